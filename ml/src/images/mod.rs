@@ -1,0 +1,272 @@
+//! Images: what the rest of the crate knows about files and pixels.
+//!
+//! An image comes from a file or from bytes, is checked against [`ImageLimits`] by its header alone, decoded,
+//! turned upright, made square, and stands as bytes in an [`ImageSet`], `[count, channels, height, width]`. That is the form
+//! which training and embedding keep on their device; nothing after this module knows about formats or colour models.
+//!
+//! Left out on purpose: animation (the first frame is taken), colour management (pixels are taken as sRGB) and
+//! writing of images (see [`crate::digits`], which draws its own).
+
+use std::path::PathBuf;
+
+/// What an image may cost at most. All three are checked before anything is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Largest file or value, in bytes.
+    pub max_bytes: u64,
+    /// Most pixels, width times height.
+    pub max_pixels: u64,
+    /// Largest width or height, in pixels.
+    pub max_side: u32,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        ImageLimits { max_bytes: 64 * 1024 * 1024, max_pixels: 64 * 1024 * 1024, max_side: 16_384 }
+    }
+}
+
+/// Where an image's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// A file. Whether it may be read was decided by whoever made this value.
+    Path(PathBuf),
+    /// The bytes of a file, as they come in a column or a parameter.
+    Bytes(Vec<u8>),
+}
+
+/// The channels that a model looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Color {
+    /// One channel, luma.
+    Gray,
+    /// Three channels: red, green, blue.
+    Rgb,
+}
+
+impl Color {
+    /// Number of channels.
+    pub fn channels(self) -> usize {
+        match self {
+            Color::Gray => 1,
+            Color::Rgb => 3,
+        }
+    }
+}
+
+/// The shape of one image as a model sees it: `[channels, size, size]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InputSpec {
+    /// Side of the square, in pixels.
+    pub size: u32,
+    /// Channels.
+    pub color: Color,
+}
+
+impl InputSpec {
+    /// Bytes of one image.
+    pub fn image_len(self) -> usize {
+        self.color.channels() * self.size as usize * self.size as usize
+    }
+}
+
+/// Decoded images of one shape: one byte a sample, `[count, channels, height, width]`, contiguous.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ImageSet {
+    spec: InputSpec,
+    pixels: Vec<u8>,
+}
+
+impl ImageSet {
+    /// Takes pixels laid out as `[count, channels, height, width]`. None if they are no whole number of images.
+    pub fn new(spec: InputSpec, pixels: Vec<u8>) -> Option<ImageSet> {
+        let image_len = spec.image_len();
+        let whole = if image_len == 0 { pixels.is_empty() } else { pixels.len().is_multiple_of(image_len) };
+        whole.then_some(ImageSet { spec, pixels })
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.pixels.len().checked_div(self.spec.image_len()).unwrap_or(0)
+    }
+
+    /// True if there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.pixels.is_empty()
+    }
+
+    /// The shape of each image.
+    pub fn spec(&self) -> InputSpec {
+        self.spec
+    }
+
+    /// `[count, channels, height, width]`.
+    pub fn shape(&self) -> [usize; 4] {
+        let side = self.spec.size as usize;
+        [self.len(), self.spec.color.channels(), side, side]
+    }
+
+    /// All samples, `[count, channels, height, width]`.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// All samples, without a copy.
+    pub fn into_pixels(self) -> Vec<u8> {
+        self.pixels
+    }
+
+    /// One image, `[channels, height, width]`. Panics if there is no such image, as a slice would.
+    pub fn image(&self, index: usize) -> &[u8] {
+        let image_len = self.spec.image_len();
+        &self.pixels[index * image_len..(index + 1) * image_len]
+    }
+
+    /// The images from `start` up to `end`, `[end - start, channels, height, width]`. Panics if they are not there.
+    pub fn range(&self, start: usize, end: usize) -> &[u8] {
+        let image_len = self.spec.image_len();
+        &self.pixels[start * image_len..end * image_len]
+    }
+
+    /// The images at these places, in this order. Panics if one is not there.
+    pub fn select(&self, indices: &[usize]) -> ImageSet {
+        let mut pixels = Vec::with_capacity(indices.len() * self.spec.image_len());
+        for &index in indices {
+            pixels.extend_from_slice(self.image(index));
+        }
+        ImageSet { spec: self.spec, pixels }
+    }
+}
+
+impl std::fmt::Debug for ImageSet {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ImageSet").field("shape", &self.shape()).finish_non_exhaustive()
+    }
+}
+
+/// The formats that are read. They are told apart by content, never by a file's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImageFormat {
+    /// JPEG, baseline and progressive.
+    Jpeg,
+    /// PNG.
+    Png,
+    /// WebP, lossy and lossless.
+    WebP,
+    /// Windows bitmap.
+    Bmp,
+    /// GIF, its first frame.
+    Gif,
+    /// Netpbm: PBM, PGM, PPM, PAM.
+    Pnm,
+}
+
+impl ImageFormat {
+    /// The MIME type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            ImageFormat::Jpeg => "image/jpeg",
+            ImageFormat::Png => "image/png",
+            ImageFormat::WebP => "image/webp",
+            ImageFormat::Bmp => "image/bmp",
+            ImageFormat::Gif => "image/gif",
+            ImageFormat::Pnm => "image/x-portable-anymap",
+        }
+    }
+}
+
+/// What an image's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// Width in pixels, after the image was turned upright.
+    pub width: u32,
+    /// Height in pixels, after the image was turned upright.
+    pub height: u32,
+    /// Whether the file holds one channel or three (alpha not counted).
+    pub color: Color,
+    /// The format found in the content.
+    pub format: ImageFormat,
+}
+
+/// Why one image could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// There is no such file.
+    #[error("image file {} does not exist", .path.display())]
+    Missing {
+        /// The file asked for.
+        path: PathBuf,
+    },
+    /// The path names a folder, a socket or another thing that is no file.
+    #[error("{} is not a file", .path.display())]
+    NotAFile {
+        /// The path asked for.
+        path: PathBuf,
+    },
+    /// The content is in none of the formats that are read.
+    #[error("{name} is not an image")]
+    NotAnImage {
+        /// The file, or "value" for bytes.
+        name: String,
+    },
+    /// The content starts as an image and does not go on as one.
+    #[error("{name} is a broken image: {reason}")]
+    Broken {
+        /// The file, or "value" for bytes.
+        name: String,
+        /// What the decoder found.
+        reason: String,
+    },
+    /// The image is over one of the limits.
+    #[error("{name} is too large: {reason}")]
+    TooLarge {
+        /// The file, or "value" for bytes.
+        name: String,
+        /// Which limit, and by how much.
+        reason: String,
+    },
+    /// The file could not be read, or a file could not be written.
+    #[error("could not access {}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// An image of a list that could not be had.
+#[derive(Debug)]
+pub struct ImageFailure {
+    /// Its place in the list.
+    pub index: usize,
+    /// Why.
+    pub error: ImageError,
+}
+
+/// An image as a terminal can show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preview {
+    /// The MIME type of the original.
+    pub media_type: &'static str,
+    /// Width of the original in pixels.
+    pub width: u32,
+    /// Height of the original in pixels.
+    pub height: u32,
+    /// The drawing: lines of block characters, parted by line feeds, without colour codes.
+    pub text: String,
+}
+
+/// An image's original bytes and what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageBytes {
+    /// The MIME type.
+    pub media_type: &'static str,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// The file as it is.
+    pub bytes: Vec<u8>,
+}
