@@ -4,10 +4,29 @@
 //! turned upright, made square, and stands as bytes in an [`ImageSet`], `[count, channels, height, width]`. That is the form
 //! which training and embedding keep on their device; nothing after this module knows about formats or colour models.
 //!
+//! Rules, and why:
+//!
+//! - The format is told by content: files arrive with wrong names, and a name must not choose a decoder.
+//! - An image that is cut off is an error and never a picture with a grey lower half: what a model learns from must be what was meant.
+//! - Transparent parts lie on white, as a browser or a page shows them: dark drawings on nothing are more common than light ones.
+//! - EXIF orientation is followed, so that an image means what its viewer sees.
+//! - Grey is JPEG's luma (BT.601): a colour image then has the pixels that its grey JPEG would hold.
+//! - The square is the centre of the image. Padding would keep the margins, but its bars show the aspect ratio of the original, and a
+//!   contrastive loss is quick to tell images apart by their bars instead of by what they show.
+//!
 //! Left out on purpose: animation (the first frame is taken), colour management (pixels are taken as sRGB) and
 //! writing of images (see [`crate::digits`], which draws its own).
 
+mod decode;
+mod jpeg;
+mod load;
+mod preview;
+
 use std::path::PathBuf;
+
+pub use decode::{image_bytes, probe};
+pub use load::{choose_input_spec, load_images};
+pub use preview::preview;
 
 /// What an image may cost at most. All three are checked before anything is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +53,12 @@ pub enum ImageSource {
     /// The bytes of a file, as they come in a column or a parameter.
     Bytes(Vec<u8>),
 }
+
+/// Smallest side of a model's input, in pixels.
+pub const MIN_INPUT_SIZE: u32 = 8;
+
+/// Largest side of a model's input, in pixels.
+pub const MAX_INPUT_SIZE: u32 = 1024;
 
 /// The channels that a model looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -204,15 +229,15 @@ pub enum ImageError {
         path: PathBuf,
     },
     /// The content is in none of the formats that are read.
-    #[error("{name} is not an image")]
+    #[error("{name} is not a JPEG, PNG, WebP, BMP, GIF or PNM image")]
     NotAnImage {
-        /// The file, or "value" for bytes.
+        /// The file, or "the image value" for bytes.
         name: String,
     },
     /// The content starts as an image and does not go on as one.
     #[error("{name} is a broken image: {reason}")]
     Broken {
-        /// The file, or "value" for bytes.
+        /// The file, or "the image value" for bytes.
         name: String,
         /// What the decoder found.
         reason: String,
@@ -220,10 +245,19 @@ pub enum ImageError {
     /// The image is over one of the limits.
     #[error("{name} is too large: {reason}")]
     TooLarge {
-        /// The file, or "value" for bytes.
+        /// The file, or "the image value" for bytes.
         name: String,
         /// Which limit, and by how much.
         reason: String,
+    },
+    /// An input spec was asked for and there was nothing to choose it by.
+    #[error("there are no images")]
+    NoImages,
+    /// A side that no encoder takes.
+    #[error("image size {size} is not between {} and {}", MIN_INPUT_SIZE, MAX_INPUT_SIZE)]
+    BadSize {
+        /// The side asked for, in pixels.
+        size: u32,
     },
     /// The file could not be read, or a file could not be written.
     #[error("could not access {}", .path.display())]
