@@ -1,0 +1,36 @@
+//! The learning half of ThanoSQL: reading images, training an encoder on them without labels (SimCLR),
+//! and turning images into vectors with it.
+//!
+//! The way through the crate, in the order in which a training uses it:
+//!
+//! 1. [`images`] decodes files into one [`images::ImageSet`] of equal squares;
+//! 2. [`train::train`] resolves a [`recipe`], draws two [`views`] of every image, and teaches an
+//!    [`encoder`] with the contrastive [`loss`] on a [`device::ComputeDevice`];
+//! 3. the [`model::Model`] it returns embeds images, and travels as a safetensors file;
+//! 4. [`quality`] measures what the vectors are worth.
+//!
+//! Everything here is synchronous and knows neither SQL, nor storage, nor sockets: the caller owns the threads.
+//! Every result is reproducible on the CPU from its seed.
+
+pub mod device;
+pub mod digits;
+pub mod encoder;
+mod error;
+pub mod images;
+pub mod loss;
+pub mod model;
+pub mod quality;
+pub mod recipe;
+pub mod schedule;
+pub mod train;
+pub mod views;
+
+pub use device::{ComputeDevice, DeviceChoice};
+pub use encoder::EncoderChoice;
+pub use error::MlError;
+pub use images::{Color, ImageSet, InputSpec};
+pub use model::Model;
+pub use train::{
+    EpochReport, EpochSummary, Flow, StepProgress, TrainOptions, Trained, TrainingObserver, train,
+};
+pub use views::Augmentation;
