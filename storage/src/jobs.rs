@@ -1,0 +1,125 @@
+//! Job records and checkpoints: durable at once, outside transactions.
+//!
+//! A job's record says how far the job is, also when the transaction that started it is long gone or the server has crashed;
+//! so each put is flushed before it returns. What a record says is its owner's business. A checkpoint may be
+//! many megabytes; it is a unit of its own that takes the place of the earlier one in one step, so after a crash there is
+//! one whole checkpoint, the old or the new.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use crate::Store;
+use crate::error::{Result, StorageError};
+use crate::keys::{Counter, Family, Key};
+use crate::kv::Changes;
+use crate::manifest::{self, CheckpointRecord};
+use crate::piece::Unit;
+
+impl Store {
+    /// A job id that was never given before.
+    pub fn next_job_id(&self) -> Result<u64> {
+        let id = self.inner.next_job.fetch_add(1, Ordering::Relaxed);
+        // The log keeps order, so the counter is on disk before any record of the job.
+        let _order = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.inner.next_job.load(Ordering::Relaxed);
+        self.inner.core.kv.put(&Key::Counter(Counter::Job), &next.to_le_bytes())?;
+        Ok(id)
+    }
+
+    /// Sets a job's record; durable on return.
+    pub fn put_job(&self, id: u64, record: &[u8]) -> Result<()> {
+        self.inner.core.kv.put(&Key::Job(id), record)?;
+        self.inner.flush.wait(&self.inner.core.kv)
+    }
+
+    /// A job's record.
+    pub fn job(&self, id: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.inner.core.kv.get(&Key::Job(id))?.map(|record| record.to_vec()))
+    }
+
+    /// All jobs' records, by id.
+    pub fn jobs(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+        let records = self.inner.core.kv.scan(Family::Jobs)?;
+        Ok(records
+            .into_iter()
+            .filter_map(|(key, record)| match key {
+                Key::Job(id) => Some((id, record.to_vec())),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Sets a job's checkpoint in place of the earlier one; durable on return.
+    pub fn put_checkpoint(&self, job: u64, bytes: &[u8]) -> Result<()> {
+        let unit = Unit::create(&self.inner.core)?;
+        unit.write_part(0, bytes)?;
+        let record = CheckpointRecord { unit: unit.id(), bytes: bytes.len() as u64 };
+        self.swap_checkpoint(job, Some((&unit, record)))
+    }
+
+    /// A job's checkpoint.
+    pub fn checkpoint(&self, job: u64) -> Result<Option<Vec<u8>>> {
+        // Held while reading, so that a put or a removal does not delete the pieces meanwhile.
+        let _order = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.checkpoint_record(job)? {
+            None => Ok(None),
+            Some(record) => {
+                let unit = Unit::existing(&self.inner.core, record.unit);
+                Ok(Some(unit.read_part(0, record.bytes)?.to_vec()))
+            }
+        }
+    }
+
+    /// Removes a job's checkpoint, if it has one; durable on return.
+    pub fn remove_checkpoint(&self, job: u64) -> Result<()> {
+        self.swap_checkpoint(job, None)
+    }
+
+    fn swap_checkpoint(&self, job: u64, new: Option<(&Unit, CheckpointRecord)>) -> Result<()> {
+        let core = &self.inner.core;
+        let old = {
+            let _order = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            let old = self.checkpoint_record(job)?;
+            let mut changes = Changes::default();
+            match &new {
+                Some((unit, record)) => {
+                    changes.put(&Key::Checkpoint(job), &manifest::encode(record));
+                    changes.remove(&Key::Garbage(unit.id()));
+                }
+                None if old.is_none() => return Ok(()),
+                None => changes.remove(&Key::Checkpoint(job)),
+            }
+            if let Some(old) = &old {
+                changes.put(&Key::Garbage(old.unit), &[]);
+            }
+            core.kv.apply(changes)?;
+            if let Some((unit, _)) = new {
+                unit.set_garbage(false);
+            }
+            old
+        };
+        if let Some(old) = old {
+            core.sweeper.sweep(old.unit);
+        }
+        self.inner.flush.wait(&core.kv)
+    }
+
+    fn checkpoint_record(&self, job: u64) -> Result<Option<CheckpointRecord>> {
+        let name = || format!("the checkpoint of job {job}");
+        match self.inner.core.kv.get(&Key::Checkpoint(job))? {
+            None => Ok(None),
+            Some(bytes) => Ok(Some(manifest::decode(&bytes, name)?)),
+        }
+    }
+}
+
+/// The id after the last job's, from what a store holds.
+pub(crate) fn next_job_id(counter: u64, last_job: Option<u64>) -> Result<u64> {
+    match last_job {
+        None => Ok(counter),
+        Some(last) => {
+            let next = last.checked_add(1).ok_or(StorageError::Exhausted { what: "job ids" })?;
+            Ok(counter.max(next))
+        }
+    }
+}

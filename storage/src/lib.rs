@@ -1,0 +1,356 @@
+//! Tables, vectors, models and jobs on sled.
+//!
+//! # A commit's way
+//!
+//! [`Store::begin`] gives a [`Transaction`], which keeps its changes aside ([`transaction`]). Rows become row groups of Arrow
+//! columns ([`row_group`], [`columns`]), columns become pieces with checksums ([`piece`], [`kv`]), and a commit swaps the
+//! manifests ([`commit`], [`manifest`]) and flushes before it answers. A [`Snapshot`] is the state that the last commit
+//! published; whoever holds it reads on undisturbed, and what nobody can reach any more is swept ([`recovery`]).
+//!
+//! # Invariants
+//!
+//! - A commit that returned survives the process; one that did not is there as a whole or not at all.
+//! - Bytes that changed on disk are an error, never a value.
+//! - Every unit of pieces is named by a record or marked as garbage, at every point of the log.
+//! - What is not here, on purpose: SQL, tensors, sockets, an async runtime. Every call blocks; callers bring the thread.
+//!
+//! # Example
+//!
+//! ```
+//! use std::sync::Arc;
+//! use arrow::array::{Int32Array, RecordBatch};
+//! use arrow::datatypes::{DataType, Field, Schema};
+//! use thanosql_storage::{Store, StoreOptions};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! let store = Store::open(folder.path(), StoreOptions::default())?;
+//! let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, false)]));
+//! let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int32Array::from(vec![1, 2, 3]))])?;
+//!
+//! let mut transaction = store.begin();
+//! transaction.create_table("numbers", schema)?;
+//! transaction.append("numbers", &rows)?;
+//! transaction.commit()?;
+//!
+//! let numbers = store.snapshot().table("numbers").expect("it was committed");
+//! assert_eq!(numbers.row_count(), 3);
+//! assert_eq!(numbers.read_group(0, None)?, rows);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+mod cache;
+mod columns;
+mod commit;
+mod error;
+mod format;
+mod jobs;
+mod keys;
+mod kv;
+mod manifest;
+mod models;
+mod piece;
+mod recovery;
+mod row_group;
+mod snapshot;
+mod statistics;
+mod table;
+mod transaction;
+
+pub use error::{ObjectKind, Result, StorageError};
+pub use models::ModelEntry;
+pub use row_group::MAX_GROUP_ROWS;
+pub use snapshot::{Snapshot, View};
+pub use statistics::{ColumnStatistics, GroupStatistics};
+pub use table::{ROW_ID_COLUMN, Table};
+pub use transaction::{Savepoint, Transaction};
+
+use commit::{GroupFlush, Head};
+use keys::{Counter, Family, Key};
+use kv::{Kv, Record};
+use manifest::{GroupRecord, ModelRecord, TableManifest, ViewRecord};
+use models::ModelVersion;
+use piece::{Core, Unit};
+use recovery::Sweeper;
+use row_group::{GroupVersion, Rows, StoredRows};
+use snapshot::{CatalogState, ViewVersion};
+use table::TableVersion;
+
+/// The first OID that objects get; PostgreSQL keeps those below 16384 for itself, and our types take the next few.
+pub const FIRST_OID: u32 = 16400;
+
+/// How much memory a store may take.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Bytes that the engine may keep of its pages.
+    pub sled_cache_bytes: u64,
+    /// Bytes of decoded columns that may be kept, so that a second scan reads memory.
+    pub column_cache_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions { sled_cache_bytes: 32 << 20, column_cache_bytes: 256 << 20 }
+    }
+}
+
+/// An open store. Cloning is cheap; the store closes when the last clone, snapshot and transaction is gone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<StoreInner>,
+}
+
+/// What the clones of a store share.
+pub(crate) struct StoreInner {
+    pub(crate) core: Arc<Core>,
+    /// The newest state and the lock that commits take one after the other.
+    pub(crate) head: Mutex<Head>,
+    /// The newest durable state, and its sequence number.
+    published: RwLock<(u64, Arc<CatalogState>)>,
+    pub(crate) flush: GroupFlush,
+    pub(crate) next_oid: AtomicU32,
+    pub(crate) next_job: AtomicU64,
+    /// Orders changes of checkpoints and of the job counter.
+    pub(crate) jobs: Mutex<()>,
+    sweeper_thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the store in a folder; makes one when the folder is absent or empty.
+    ///
+    /// [`StorageError::Locked`] when another process has it open, [`StorageError::UnknownFormat`] when another version
+    /// of this program made it.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Store> {
+        let kv = Arc::new(Kv::open(path, options.sled_cache_bytes)?);
+        format::check(&kv)?;
+        let next_unit = counter(&kv, Counter::Unit)?;
+        let next_oid = u32::try_from(counter(&kv, Counter::Oid)?.max(u64::from(FIRST_OID)))
+            .map_err(|_| StorageError::corrupt("the counter of object ids is out of range"))?;
+        let next_job = jobs::next_job_id(counter(&kv, Counter::Job)?.max(1), last_job(&kv)?)?;
+
+        let (sweeper, sweeper_thread) = Sweeper::start(Arc::clone(&kv))?;
+        let core = Arc::new(Core::new(
+            Arc::clone(&kv),
+            options.column_cache_bytes,
+            sweeper.clone(),
+            next_unit,
+        ));
+        let inner = |state: Arc<CatalogState>| StoreInner {
+            core: Arc::clone(&core),
+            head: Mutex::new(Head { state: Arc::clone(&state), sequence: 0 }),
+            published: RwLock::new((0, state)),
+            flush: GroupFlush::default(),
+            next_oid: AtomicU32::new(next_oid),
+            next_job: AtomicU64::new(next_job),
+            jobs: Mutex::new(()),
+            sweeper_thread: Some(sweeper_thread),
+        };
+        let state = match load(&core) {
+            Ok(state) => state,
+            Err(error) => {
+                // Ends the thread before the error goes out, so that the folder is free again.
+                drop(inner(Arc::new(CatalogState::default())));
+                return Err(error);
+            }
+        };
+        let store = Store { inner: Arc::new(inner(Arc::new(state))) };
+        let marked = sweeper.sweep_marked(&kv)?;
+        if marked > 0 {
+            tracing::info!(units = marked, "sweeping what unfinished transactions left behind");
+        }
+        Ok(store)
+    }
+
+    /// The newest committed state.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.inner.published())
+    }
+
+    /// Starts a transaction from the newest committed state.
+    pub fn begin(&self) -> Transaction {
+        Transaction::new(Arc::clone(&self.inner), self.inner.published())
+    }
+
+    /// Returns once everything written so far is on disk. Commits and jobs need no such call.
+    pub fn flush(&self) -> Result<()> {
+        self.inner.flush.wait(&self.inner.core.kv)
+    }
+
+    /// Bytes that the store's files take.
+    pub fn size_on_disk(&self) -> Result<u64> {
+        self.inner.core.kv.size_on_disk()
+    }
+
+    /// Bytes of decoded columns in memory.
+    pub fn cached_bytes(&self) -> u64 {
+        self.inner.core.cache.bytes()
+    }
+
+    /// Waits until pieces that were already let go by everybody are deleted.
+    pub fn wait_for_sweep(&self) {
+        self.inner.core.sweeper.wait();
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Store({})", self.inner.core.kv.path().display())
+    }
+}
+
+impl StoreInner {
+    /// An OID that was never given before.
+    pub(crate) fn next_oid(&self) -> Result<u32> {
+        self.next_oid
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |oid| oid.checked_add(1))
+            .map_err(|_| StorageError::Exhausted { what: "object ids" })
+    }
+
+    /// Lets snapshots have a state that is durable, unless they have a later one already.
+    pub(crate) fn publish(&self, sequence: u64, state: Arc<CatalogState>) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        if sequence > published.0 {
+            let old = std::mem::replace(&mut *published, (sequence, state));
+            // Letting go of the old state may take a while; nobody should wait for it.
+            drop(published);
+            drop(old);
+        }
+    }
+
+    fn published(&self) -> Arc<CatalogState> {
+        Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner).1)
+    }
+}
+
+impl Drop for StoreInner {
+    fn drop(&mut self) {
+        self.core.sweeper.stop();
+        if let Some(thread) = self.sweeper_thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that deletes unused pieces panicked");
+        }
+    }
+}
+
+fn counter(kv: &Kv, counter: Counter) -> Result<u64> {
+    match kv.get(&Key::Counter(counter))? {
+        None => Ok(0),
+        Some(record) => number(&record, || format!("the counter {counter:?}")),
+    }
+}
+
+/// A little-endian number of up to eight bytes.
+fn number(bytes: &[u8], name: impl Fn() -> String) -> Result<u64> {
+    let mut number = [0; 8];
+    match number.get_mut(..bytes.len()) {
+        Some(low) => low.copy_from_slice(bytes),
+        None => return Err(StorageError::corrupt(format!("{} is not a number", name()))),
+    }
+    Ok(u64::from_le_bytes(number))
+}
+
+fn last_job(kv: &Kv) -> Result<Option<u64>> {
+    let jobs = kv.scan(Family::Jobs)?;
+    Ok(jobs
+        .into_iter()
+        .filter_map(|(key, _)| match key {
+            Key::Job(id) => Some(id),
+            _ => None,
+        })
+        .max())
+}
+
+/// Reads all records that say what the store holds.
+fn load(core: &Arc<Core>) -> Result<CatalogState> {
+    let kv = &core.kv;
+    let mut groups: BTreeMap<(u32, u32), Record> = BTreeMap::new();
+    let mut deletions: BTreeMap<(u32, u32), Record> = BTreeMap::new();
+    for (key, record) in kv.scan(Family::Groups)?.into_iter().chain(kv.scan(Family::Deletions)?) {
+        match key {
+            Key::Group(oid, group) => drop(groups.insert((oid, group), record)),
+            Key::Deletions(oid, group) => drop(deletions.insert((oid, group), record)),
+            _ => {}
+        }
+    }
+
+    let mut state = CatalogState::default();
+    for (key, bytes) in kv.scan(Family::Manifests)? {
+        let manifest: TableManifest = manifest::decode(&bytes, || format!("{key:?}"))?;
+        let schema = manifest.schema()?;
+        let mut table = TableVersion {
+            oid: manifest.oid,
+            name: manifest.name,
+            version: manifest.version,
+            schema,
+            next_group: manifest.next_group,
+            groups: Vec::with_capacity(manifest.groups.len()),
+        };
+        for entry in manifest.groups {
+            let key = (table.oid, entry.id);
+            let name = || format!("row group {} of table \"{}\"", entry.id, table.name);
+            let record = groups
+                .get(&key)
+                .ok_or_else(|| StorageError::corrupt(format!("{} has no record", name())))?;
+            let record: GroupRecord = manifest::decode(record, name)?;
+            let deleted = match (deletions.get(&key), entry.deleted) {
+                (None, 0) => None,
+                (Some(bytes), count) => {
+                    let bitmap = manifest::decode_bitmap(bytes, name)?;
+                    if bitmap.len() != u64::from(count)
+                        || bitmap.max().is_some_and(|row| row >= record.rows)
+                    {
+                        return Err(StorageError::corrupt(format!(
+                            "the deletions of {} do not fit",
+                            name()
+                        )));
+                    }
+                    Some(Arc::new(bitmap))
+                }
+                (None, _) => {
+                    return Err(StorageError::corrupt(format!("{} misses its deletions", name())));
+                }
+            };
+            let unit = Unit::existing(core, record.unit);
+            let rows = Rows::Stored(Arc::new(StoredRows { unit, record }));
+            table.groups.push(GroupVersion { id: entry.id, rows, deleted });
+        }
+        state.tables.insert(table.name.clone(), Arc::new(table));
+    }
+    for (key, bytes) in kv.scan(Family::Views)? {
+        let view: ViewRecord = manifest::decode(&bytes, || format!("{key:?}"))?;
+        let schema = columns::decode_schema(&view.schema, || format!("view \"{}\"", view.name))?;
+        let view = ViewVersion {
+            oid: view.oid,
+            name: view.name,
+            version: view.version,
+            definition: view.definition,
+            schema,
+        };
+        state.views.insert(view.name.clone(), Arc::new(view));
+    }
+    for (key, bytes) in kv.scan(Family::Models)? {
+        let model: ModelRecord = manifest::decode(&bytes, || format!("{key:?}"))?;
+        let model = ModelVersion {
+            oid: model.oid,
+            name: model.name,
+            version: model.version,
+            metadata: model.metadata,
+            unit: Unit::existing(core, model.unit),
+            parts: model.parts,
+        };
+        state.models.insert(model.name.clone(), Arc::new(model));
+    }
+    for (key, bytes) in kv.scan(Family::ModelVersions)? {
+        if let Key::ModelVersion(name) = key {
+            let version = number(&bytes, || format!("the version of model \"{name}\""))?;
+            state.model_versions.insert(name, version);
+        }
+    }
+    Ok(state)
+}

@@ -1,0 +1,563 @@
+//! A transaction's own changes, kept aside until its commit.
+//!
+//! A transaction starts from a snapshot and notes what it does to each object. [`Transaction::snapshot`] lays the notes
+//! over the snapshot, so it reads its own changes; nobody else does. Rows that it appends wait in memory until they fill
+//! a row group, which is then written as a unit that is garbage until the commit: memory stays bounded by one row group a
+//! table, and a rollback, which is dropping the transaction, has nothing to undo.
+//!
+//! Row ids stay valid while the transaction goes on: row groups are merged, renumbered and left out when empty by the
+//! commit only.
+//!
+//! Timeline of two transactions on one table (the rules are in [`crate::commit`]):
+//!
+//! ```text
+//! A: begin   append 1 row                     commit: ok
+//! B: begin            delete row 7                       commit: ok, other rows
+//! C: begin            delete row 7                                  commit: Conflict, B was first
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use roaring::RoaringBitmap;
+
+use crate::columns;
+use crate::error::{ObjectKind, Result, StorageError};
+use crate::models::{self, ModelEntry, ModelVersion};
+use crate::piece::{Core, Unit};
+use crate::row_group::{
+    GroupVersion, MAX_GROUP_BYTES, MAX_GROUP_ROWS, MemoryRows, Rows, StoredRows,
+};
+use crate::snapshot::{CatalogState, Snapshot, ViewVersion};
+use crate::table::{TableVersion, split_row_id};
+use crate::{StoreInner, commit};
+
+/// A transaction. Dropping it without [`Transaction::commit`] rolls it back.
+pub struct Transaction {
+    store: Arc<StoreInner>,
+    base: Arc<CatalogState>,
+    pending: Pending,
+    /// What [`Transaction::snapshot`] gives until the next change.
+    current: OnceLock<Arc<CatalogState>>,
+}
+
+/// A point in a transaction to go back to.
+pub struct Savepoint {
+    pending: Pending,
+}
+
+/// What a transaction has changed.
+#[derive(Clone, Default)]
+pub(crate) struct Pending {
+    /// Tables created or changed, by OID.
+    pub(crate) tables: BTreeMap<u32, PendingTable>,
+    /// Tables of the base snapshot that are dropped.
+    pub(crate) dropped_tables: BTreeMap<u32, Arc<TableVersion>>,
+    /// Views created, by name.
+    pub(crate) views: BTreeMap<String, Arc<ViewVersion>>,
+    /// Views of the base snapshot that are dropped.
+    pub(crate) dropped_views: BTreeMap<String, Arc<ViewVersion>>,
+    /// What each touched model name stands for now.
+    pub(crate) models: BTreeMap<String, Option<Arc<ModelVersion>>>,
+    /// The last version that each touched model name has had.
+    pub(crate) model_versions: BTreeMap<String, u64>,
+}
+
+/// A table that a transaction has created or changed.
+#[derive(Clone)]
+pub(crate) struct PendingTable {
+    pub(crate) oid: u32,
+    pub(crate) name: String,
+    pub(crate) schema: SchemaRef,
+    /// The version that the transaction started from; `None` when it created the table.
+    pub(crate) base: Option<Arc<TableVersion>>,
+    pub(crate) renamed: bool,
+    /// The base's rows are all gone.
+    pub(crate) truncated: bool,
+    /// Rows of the base's groups that this transaction deleted.
+    pub(crate) deleted: BTreeMap<u32, RoaringBitmap>,
+    /// Row groups that this transaction has written.
+    pub(crate) own: Vec<GroupVersion>,
+    /// Appended rows that do not fill a row group yet; its rows are in memory.
+    pub(crate) tail: Option<Tail>,
+    next_group: u32,
+}
+
+/// The row group that a transaction appends to.
+#[derive(Clone)]
+pub(crate) struct Tail {
+    id: u32,
+    rows: Arc<MemoryRows>,
+    deleted: RoaringBitmap,
+}
+
+impl Transaction {
+    pub(crate) fn new(store: Arc<StoreInner>, base: Arc<CatalogState>) -> Transaction {
+        Transaction { store, base, pending: Pending::default(), current: OnceLock::new() }
+    }
+
+    /// The snapshot that the transaction started from with its own changes laid over it. It stays as it is when the
+    /// transaction goes on.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(Arc::clone(self.state()))
+    }
+
+    /// Whether there is anything to commit.
+    pub fn is_dirty(&self) -> bool {
+        let Pending { tables, dropped_tables, views, dropped_views, models, model_versions: _ } =
+            &self.pending;
+        tables.values().any(PendingTable::is_changed)
+            || !dropped_tables.is_empty()
+            || !views.is_empty()
+            || !dropped_views.is_empty()
+            || !models.is_empty()
+    }
+
+    /// Creates an empty table and returns its OID. The schema's metadata and its fields' are kept.
+    pub fn create_table(&mut self, name: &str, schema: SchemaRef) -> Result<u32> {
+        self.check_relation_name(name)?;
+        let oid = self.store.next_oid()?;
+        self.changed().tables.insert(
+            oid,
+            PendingTable {
+                oid,
+                name: name.to_owned(),
+                schema,
+                base: None,
+                renamed: false,
+                truncated: false,
+                deleted: BTreeMap::new(),
+                own: Vec::new(),
+                tail: None,
+                next_group: 0,
+            },
+        );
+        Ok(oid)
+    }
+
+    /// Drops a table with its rows.
+    pub fn drop_table(&mut self, name: &str) -> Result<()> {
+        let oid = self.table_mut(name)?.oid;
+        let pending = self.changed();
+        if let Some(PendingTable { base: Some(base), .. }) = pending.tables.remove(&oid) {
+            pending.dropped_tables.insert(oid, base);
+        }
+        Ok(())
+    }
+
+    /// Gives a table another name; it keeps its OID.
+    pub fn rename_table(&mut self, from: &str, to: &str) -> Result<()> {
+        self.table_mut(from)?;
+        if from == to {
+            return Ok(());
+        }
+        self.check_relation_name(to)?;
+        let table = self.table_mut(from)?;
+        table.name = to.to_owned();
+        table.renamed = true;
+        self.changed();
+        Ok(())
+    }
+
+    /// Appends rows. The batch's columns are the table's, in order and type; names are not looked at. A batch that does not
+    /// fit ([`StorageError::SchemaMismatch`], [`StorageError::NotNull`]) changes nothing.
+    pub fn append(&mut self, table: &str, batch: &RecordBatch) -> Result<()> {
+        let core = Arc::clone(&self.store.core);
+        let table = self.table_mut(table)?;
+        let batch = columns::fit(&table.name, &table.schema, batch)?;
+        table.append(&core, &batch)?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Deletes rows by the ids that [`Table::read_group_with_row_ids`](crate::Table::read_group_with_row_ids) gave in
+    /// this transaction's snapshot, now or earlier. Returns how many of them were still there.
+    pub fn delete_rows(&mut self, table: &str, row_ids: &[u64]) -> Result<u64> {
+        let deleted = self.table_mut(table)?.delete(row_ids)?;
+        self.changed();
+        Ok(deleted)
+    }
+
+    /// Deletes all rows.
+    pub fn truncate(&mut self, table: &str) -> Result<()> {
+        let table = self.table_mut(table)?;
+        table.truncated = table.base.is_some();
+        table.deleted.clear();
+        table.own.clear();
+        table.tail = None;
+        self.changed();
+        Ok(())
+    }
+
+    /// Stores a query under a name. `schema` is what the query yields now.
+    pub fn create_view(
+        &mut self,
+        name: &str,
+        definition_sql: &str,
+        schema: SchemaRef,
+    ) -> Result<u32> {
+        self.check_relation_name(name)?;
+        let oid = self.store.next_oid()?;
+        let view = ViewVersion {
+            oid,
+            name: name.to_owned(),
+            version: 1,
+            definition: definition_sql.to_owned(),
+            schema,
+        };
+        self.changed().views.insert(name.to_owned(), Arc::new(view));
+        Ok(oid)
+    }
+
+    /// Drops a view.
+    pub fn drop_view(&mut self, name: &str) -> Result<()> {
+        let base = self.base.views.get(name).cloned();
+        let pending = self.changed();
+        if pending.views.remove(name).is_some() {
+            return Ok(());
+        }
+        match base {
+            Some(view) if !pending.dropped_views.contains_key(name) => {
+                pending.dropped_views.insert(name.to_owned(), view);
+                Ok(())
+            }
+            _ => Err(StorageError::NotFound { kind: ObjectKind::View, name: name.to_owned() }),
+        }
+    }
+
+    /// Puts a model under a name, in place of the one that may be there. The parts are written at once, the name changes
+    /// hands with the commit.
+    pub fn put_model(
+        &mut self,
+        name: &str,
+        metadata: &[u8],
+        parts: &[(&str, &[u8])],
+    ) -> Result<ModelEntry> {
+        let oid = match self.state().models.get(name) {
+            Some(replaced) => replaced.oid,
+            None => self.store.next_oid()?,
+        };
+        let version = self.state().model_versions.get(name).copied().unwrap_or(0) + 1;
+        let unit = Unit::create(&self.store.core)?;
+        let parts = models::write_parts(&unit, parts)?;
+        let model = Arc::new(ModelVersion {
+            oid,
+            name: name.to_owned(),
+            version,
+            metadata: metadata.to_vec(),
+            unit,
+            parts,
+        });
+        let pending = self.changed();
+        pending.models.insert(name.to_owned(), Some(Arc::clone(&model)));
+        pending.model_versions.insert(name.to_owned(), version);
+        Ok(ModelEntry::new(model))
+    }
+
+    /// Drops a model. Its name remembers its version.
+    pub fn drop_model(&mut self, name: &str) -> Result<()> {
+        if !self.state().models.contains_key(name) {
+            return Err(StorageError::NotFound { kind: ObjectKind::Model, name: name.to_owned() });
+        }
+        self.changed().models.insert(name.to_owned(), None);
+        Ok(())
+    }
+
+    /// A point to go back to with [`Transaction::rollback_to`].
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint { pending: self.pending.clone() }
+    }
+
+    /// Undoes everything since the savepoint, which stays usable. It must be one of this transaction's own.
+    pub fn rollback_to(&mut self, savepoint: &Savepoint) {
+        *self.changed() = savepoint.pending.clone();
+    }
+
+    /// Makes the changes durable and visible, all or none. When it returns `Ok`, they survive the process.
+    ///
+    /// [`StorageError::Conflict`] means that another transaction was first; nothing of this one is left then.
+    pub fn commit(self) -> Result<()> {
+        if !self.is_dirty() {
+            return Ok(());
+        }
+        commit::commit(&self.store, &self.base, self.pending)
+    }
+
+    /// The state that this transaction sees.
+    fn state(&self) -> &Arc<CatalogState> {
+        self.current.get_or_init(|| {
+            if self.is_dirty() {
+                Arc::new(self.pending.laid_over(&self.base))
+            } else {
+                Arc::clone(&self.base)
+            }
+        })
+    }
+
+    /// The changes, to be changed.
+    fn changed(&mut self) -> &mut Pending {
+        self.current = OnceLock::new();
+        &mut self.pending
+    }
+
+    fn check_relation_name(&self, name: &str) -> Result<()> {
+        let state = self.state();
+        let kind = if state.tables.contains_key(name) {
+            ObjectKind::Table
+        } else if state.views.contains_key(name) {
+            ObjectKind::View
+        } else {
+            return Ok(());
+        };
+        Err(StorageError::Exists { kind, name: name.to_owned() })
+    }
+
+    /// The notes on a table, which is taken from the base snapshot when it has none yet. Notes that say nothing change
+    /// nothing, so this alone does not make the transaction dirty.
+    fn table_mut(&mut self, name: &str) -> Result<&mut PendingTable> {
+        let pending = &mut self.pending;
+        let noted = pending.tables.values().find(|table| table.name == name).map(|table| table.oid);
+        let oid = match noted {
+            Some(oid) => oid,
+            None => match self.base.tables.get(name) {
+                Some(base)
+                    if !pending.tables.contains_key(&base.oid)
+                        && !pending.dropped_tables.contains_key(&base.oid) =>
+                {
+                    pending.tables.insert(base.oid, PendingTable::of(base));
+                    base.oid
+                }
+                _ => {
+                    return Err(StorageError::NotFound {
+                        kind: ObjectKind::Table,
+                        name: name.to_owned(),
+                    });
+                }
+            },
+        };
+        Ok(pending.tables.get_mut(&oid).expect("found or inserted above"))
+    }
+}
+
+impl Pending {
+    fn laid_over(&self, base: &CatalogState) -> CatalogState {
+        let mut state = base.clone();
+        for table in self.dropped_tables.values() {
+            state.tables.remove(&table.name);
+        }
+        for table in self.tables.values() {
+            if let Some(base) = &table.base {
+                state.tables.remove(&base.name);
+            }
+        }
+        for table in self.tables.values() {
+            state.tables.insert(table.name.clone(), Arc::new(table.version()));
+        }
+        for name in self.dropped_views.keys() {
+            state.views.remove(name);
+        }
+        for (name, view) in &self.views {
+            state.views.insert(name.clone(), Arc::clone(view));
+        }
+        for (name, model) in &self.models {
+            match model {
+                Some(model) => state.models.insert(name.clone(), Arc::clone(model)),
+                None => state.models.remove(name),
+            };
+        }
+        for (name, version) in &self.model_versions {
+            state.model_versions.insert(name.clone(), *version);
+        }
+        state
+    }
+}
+
+impl PendingTable {
+    fn of(base: &Arc<TableVersion>) -> PendingTable {
+        PendingTable {
+            oid: base.oid,
+            name: base.name.clone(),
+            schema: Arc::clone(&base.schema),
+            base: Some(Arc::clone(base)),
+            renamed: false,
+            truncated: false,
+            deleted: BTreeMap::new(),
+            own: Vec::new(),
+            tail: None,
+            next_group: base.next_group,
+        }
+    }
+
+    /// Whether a commit has anything to do for the table.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.base.is_none()
+            || self.renamed
+            || self.truncated
+            || !self.deleted.is_empty()
+            || !self.own.is_empty()
+            || self.tail.is_some()
+    }
+
+    /// Writes the tail as a row group when there is little to gain from merging it with others at commit.
+    pub(crate) fn write_large_tail(&mut self, core: &Arc<Core>) -> Result<()> {
+        let is_large = |tail: &Tail| {
+            tail.rows.rows() >= MAX_GROUP_ROWS / 2 || tail.rows.bytes() >= MAX_GROUP_BYTES / 2
+        };
+        match self.tail.take_if(|tail| is_large(tail)) {
+            Some(tail) => self.write(core, tail),
+            None => Ok(()),
+        }
+    }
+
+    fn version(&self) -> TableVersion {
+        if !self.is_changed()
+            && let Some(base) = &self.base
+        {
+            return TableVersion::clone(base);
+        }
+        let mut groups = Vec::new();
+        if let Some(base) = self.base.as_ref().filter(|_| !self.truncated) {
+            for group in &base.groups {
+                let mut group = group.clone();
+                if let Some(deleted) = self.deleted.get(&group.id) {
+                    group.deleted = Some(union(group.deleted.as_deref(), deleted));
+                }
+                groups.push(group);
+            }
+        }
+        groups.extend(self.own.iter().cloned());
+        groups.extend(self.tail.as_ref().map(Tail::group));
+        groups.retain(|group| group.live_rows() > 0);
+        TableVersion {
+            oid: self.oid,
+            name: self.name.clone(),
+            version: self.base.as_ref().map_or(1, |base| base.version + 1),
+            schema: Arc::clone(&self.schema),
+            next_group: self.next_group,
+            groups,
+        }
+    }
+
+    fn append(&mut self, core: &Arc<Core>, batch: &RecordBatch) -> Result<()> {
+        let mut start = 0;
+        while start < batch.num_rows() {
+            let mut tail = match self.tail.take() {
+                Some(tail) => tail,
+                None => Tail {
+                    id: self.new_group_id()?,
+                    rows: Arc::new(MemoryRows::empty(&self.schema)),
+                    deleted: RoaringBitmap::new(),
+                },
+            };
+            let room = MAX_GROUP_ROWS - tail.rows.rows();
+            let taken = rows_within(batch, start, room);
+            tail.rows = Arc::new(tail.rows.appended(&self.schema, taken.clone())?);
+            start += taken.num_rows();
+            if tail.rows.rows() >= MAX_GROUP_ROWS || tail.rows.bytes() >= MAX_GROUP_BYTES {
+                self.write(core, tail)?;
+            } else {
+                self.tail = Some(tail);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes appended rows as a row group. Deleted ones are written too, so that offsets stay.
+    fn write(&mut self, core: &Arc<Core>, tail: Tail) -> Result<()> {
+        let whole = GroupVersion { id: tail.id, rows: Rows::Memory(tail.rows), deleted: None };
+        let stored = StoredRows::write(core, &whole.batch(&self.schema)?)?;
+        let deleted = (!tail.deleted.is_empty()).then(|| Arc::new(tail.deleted));
+        self.own.push(GroupVersion { id: tail.id, rows: Rows::Stored(stored), deleted });
+        Ok(())
+    }
+
+    fn delete(&mut self, row_ids: &[u64]) -> Result<u64> {
+        let mut wanted: BTreeMap<u32, RoaringBitmap> = BTreeMap::new();
+        for row_id in row_ids {
+            let (group, offset) = split_row_id(*row_id);
+            if offset as usize >= self.group_rows(group).unwrap_or(0) {
+                return Err(StorageError::NoSuchRow { table: self.name.clone(), row_id: *row_id });
+            }
+            wanted.entry(group).or_default().insert(offset);
+        }
+        let mut count = 0;
+        for (id, mut rows) in wanted {
+            if let Some(tail) = self.tail.as_mut().filter(|tail| tail.id == id) {
+                rows -= &tail.deleted;
+                count += rows.len();
+                tail.deleted |= rows;
+            } else if let Some(group) = self.own.iter_mut().find(|group| group.id == id) {
+                if let Some(deleted) = &group.deleted {
+                    rows -= &**deleted;
+                }
+                count += rows.len();
+                group.deleted = Some(union(group.deleted.as_deref(), &rows));
+            } else {
+                let base = self.base.as_ref().and_then(|base| base.group(id));
+                if let Some(deleted) = base.and_then(|group| group.deleted.as_deref()) {
+                    rows -= deleted;
+                }
+                if let Some(deleted) = self.deleted.get(&id) {
+                    rows -= deleted;
+                }
+                if !rows.is_empty() {
+                    count += rows.len();
+                    *self.deleted.entry(id).or_default() |= rows;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Number of rows of a group that this transaction can see or has seen.
+    fn group_rows(&self, id: u32) -> Option<usize> {
+        if let Some(tail) = self.tail.as_ref().filter(|tail| tail.id == id) {
+            return Some(tail.rows.rows());
+        }
+        if let Some(group) = self.own.iter().find(|group| group.id == id) {
+            return Some(group.total_rows());
+        }
+        let base = self.base.as_ref().filter(|_| !self.truncated)?;
+        base.group(id).map(GroupVersion::total_rows)
+    }
+
+    fn new_group_id(&mut self) -> Result<u32> {
+        let id = self.next_group;
+        self.next_group =
+            id.checked_add(1).ok_or(StorageError::Exhausted { what: "row group ids" })?;
+        Ok(id)
+    }
+}
+
+impl Tail {
+    /// The tail as a row group in memory.
+    pub(crate) fn group(&self) -> GroupVersion {
+        GroupVersion {
+            id: self.id,
+            rows: Rows::Memory(Arc::clone(&self.rows)),
+            deleted: (!self.deleted.is_empty()).then(|| Arc::new(self.deleted.clone())),
+        }
+    }
+}
+
+/// Both sets of rows.
+pub(crate) fn union(deleted: Option<&RoaringBitmap>, more: &RoaringBitmap) -> Arc<RoaringBitmap> {
+    Arc::new(match deleted {
+        Some(deleted) => deleted | more,
+        None => more.clone(),
+    })
+}
+
+/// Rows from `start` on: at most `room` of them, and at most about a row group's bytes, but one at least.
+fn rows_within(batch: &RecordBatch, start: usize, room: usize) -> RecordBatch {
+    let mut rows = room.min(batch.num_rows() - start).max(1);
+    loop {
+        let slice = batch.slice(start, rows);
+        if rows == 1 || columns::slice_bytes(&slice) <= MAX_GROUP_BYTES {
+            return slice;
+        }
+        rows /= 2;
+    }
+}
