@@ -83,7 +83,9 @@ impl ComputeDevice {
                 for adapter in adapters().iter().filter(|adapter| !adapter.software) {
                     match adapter.open() {
                         Ok(device) => return Ok(device),
-                        Err(reason) => tracing::warn!(adapter = %adapter.name, %reason, "the GPU cannot be used"),
+                        Err(reason) => {
+                            tracing::warn!(adapter = %adapter.name, %reason, "the GPU cannot be used")
+                        }
                     }
                 }
                 Ok(Self::cpu())
@@ -217,21 +219,30 @@ mod tests {
         }
         assert_eq!("CPU".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cpu);
         for text in ["", "gpu", "wgpu:", "wgpu:x", "wgpu:-1"] {
-            assert!(matches!(text.parse::<DeviceChoice>(), Err(MlError::UnknownName { .. })), "{text}");
+            assert!(
+                matches!(text.parse::<DeviceChoice>(), Err(MlError::UnknownName { .. })),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn auto_takes_no_software_driver() {
         let device = ComputeDevice::open(DeviceChoice::Auto).unwrap();
-        let software: Vec<String> =
-            adapters().into_iter().filter(|adapter| adapter.software).map(|adapter| adapter.name).collect();
+        let software: Vec<String> = adapters()
+            .into_iter()
+            .filter(|adapter| adapter.software)
+            .map(|adapter| adapter.name)
+            .collect();
         assert!(!software.contains(&device.name().to_owned()), "took {}", device.name());
     }
 
     #[test]
     fn an_adapter_that_is_not_there_is_an_error() {
         let error = ComputeDevice::open(DeviceChoice::Wgpu(Some(999))).unwrap_err();
-        assert!(matches!(error, MlError::NoDevice { choice: DeviceChoice::Wgpu(Some(999)), .. }), "{error}");
+        assert!(
+            matches!(error, MlError::NoDevice { choice: DeviceChoice::Wgpu(Some(999)), .. }),
+            "{error}"
+        );
     }
 }

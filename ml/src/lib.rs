@@ -12,18 +12,23 @@
 //! Everything here is synchronous and knows neither SQL, nor storage, nor sockets: the caller owns the threads.
 //! Every result is reproducible on the CPU from its seed.
 
+mod checkpoint;
 pub mod device;
 pub mod digits;
 pub mod encoder;
 mod error;
 pub mod images;
+pub mod kernels;
 pub mod loss;
 pub mod model;
+mod optimizer;
 pub mod quality;
+mod random;
 pub mod recipe;
 pub mod schedule;
 pub mod train;
 pub mod views;
+mod weights;
 
 pub use device::{ComputeDevice, DeviceChoice};
 pub use encoder::EncoderChoice;

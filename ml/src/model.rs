@@ -1,37 +1,305 @@
-//! A trained encoder.
-use crate::device::ComputeDevice;
-use crate::error::MlError;
-use crate::images::{ImageSet, InputSpec};
+//! A trained encoder: images in, vectors out, and its way through a file.
+//!
+//! The file is safetensors. One entry of its header, [`HEADER`], holds the architecture and the shape of the images as JSON, so that a file needs
+//! nothing beside it; the arrays hold the encoder's weights and statistics, and those of the projection head if the training kept it. A file
+//! may come from anyone: architecture, names, shapes and values are checked before a network is built, and nothing larger than the file is allocated.
 
-/// A trained encoder on a device.
+use burn::tensor::{Tensor, TensorData};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::device::ComputeDevice;
+use crate::encoder::folded::FoldedEncoder;
+use crate::encoder::{Architecture, projection};
+use crate::error::MlError;
+use crate::images::{Color, ImageSet, InputSpec};
+use crate::weights::{Weights, read};
+
+/// The header's entry.
+const HEADER: &str = "thanosql.encoder";
+
+/// The version of that entry that is written, and the only one that is read.
+const VERSION: u32 = 1;
+
+/// Largest side of an image that a file may ask for.
+const MAX_SIDE: u32 = 16_384;
+
+/// Pixel positions that are computed at once: bounds the memory that embedding takes.
+const POSITIONS_AT_ONCE: usize = 1 << 18;
+
+/// What the header says.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    version: u32,
+    input_size: u32,
+    encoder: Architecture,
+}
+
+/// A trained encoder on a device. Share it in an `Arc`: embedding does not change it.
 #[derive(Debug)]
 pub struct Model {
     input: InputSpec,
+    architecture: Architecture,
+    weights: Weights,
+    encoder: FoldedEncoder,
+    device: ComputeDevice,
 }
 
 impl Model {
+    /// Builds a model from weights that are known to fit.
+    pub(crate) fn new(
+        input: InputSpec,
+        architecture: Architecture,
+        weights: Weights,
+        device: &ComputeDevice,
+    ) -> Self {
+        let encoder = FoldedEncoder::new(&architecture, &weights, device.inner());
+        Self { input, architecture, weights, encoder, device: device.clone() }
+    }
+
     /// Length of a vector.
     pub fn embedding_dim(&self) -> usize {
-        0
+        self.architecture.embedding_dim()
     }
-    /// The shape of the images it reads.
+
+    /// The shape of the images that it reads.
     pub fn input(&self) -> InputSpec {
         self.input
     }
+
     /// The network's name: "compact" or "resnet18".
     pub fn encoder_name(&self) -> &str {
-        ""
+        &self.architecture.name
     }
-    /// The weights and their configuration as a safetensors file.
+
+    /// The device that embeds.
+    pub fn device(&self) -> &ComputeDevice {
+        &self.device
+    }
+
+    pub(crate) fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Whether it holds a projection head, so that a training can go on from it with that.
+    pub(crate) fn has_head(&self) -> bool {
+        self.weights.require(&projection::parameters(self.embedding_dim())).is_ok()
+    }
+
+    /// The weights with their configuration, as the bytes of a safetensors file.
+    ///
+    /// # Errors
+    ///
+    /// [`MlError::InvalidModel`] if the bytes cannot be laid out, which no trained model causes.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, MlError> {
-        Err(MlError::Stopped)
+        let header = Header {
+            version: VERSION,
+            input_size: self.input.size,
+            encoder: self.architecture.clone(),
+        };
+        let invalid = |reason| MlError::InvalidModel { reason };
+        let header = serde_json::to_string(&header).map_err(|error| invalid(error.to_string()))?;
+        self.weights.to_safetensors(HEADER, header).map_err(invalid)
     }
-    /// Reads what [`to_safetensors`](Self::to_safetensors) wrote.
-    pub fn from_safetensors(_bytes: &[u8], _device: &ComputeDevice) -> Result<Self, MlError> {
-        Err(MlError::Stopped)
+
+    /// Reads what [`to_safetensors`](Self::to_safetensors) wrote, onto a device.
+    ///
+    /// # Errors
+    ///
+    /// [`MlError::InvalidModel`] if the bytes are anything else. No bytes panic.
+    pub fn from_safetensors(bytes: &[u8], device: &ComputeDevice) -> Result<Self, MlError> {
+        let invalid = |reason| MlError::InvalidModel { reason };
+        let (weights, header) = Weights::from_safetensors(bytes, HEADER).map_err(invalid)?;
+        let header: Header =
+            serde_json::from_str(&header).map_err(|error| invalid(error.to_string()))?;
+        if header.version != VERSION {
+            return Err(invalid(format!("its version is {}, not {VERSION}", header.version)));
+        }
+        if header.input_size == 0 || header.input_size > MAX_SIDE {
+            return Err(invalid(format!("it reads images of {} pixels a side", header.input_size)));
+        }
+        let architecture = header.encoder;
+        architecture.check().map_err(invalid)?;
+        let expected = architecture.parameters();
+        weights.require(&expected).map_err(invalid)?;
+        let head = projection::parameters(architecture.embedding_dim());
+        if weights.len() != expected.len() && weights.len() != expected.len() + head.len() {
+            return Err(invalid("it holds arrays that its architecture has no use for".to_owned()));
+        }
+        if weights.len() != expected.len() {
+            weights.require(&head).map_err(invalid)?;
+        }
+        let color = if architecture.channels == 1 { Color::Gray } else { Color::Rgb };
+        Ok(Self::new(InputSpec { size: header.input_size, color }, architecture, weights, device))
     }
-    /// Vectors `[count, embedding_dim]`, row-major. `stop` is asked between batches.
-    pub fn embed(&self, _images: &ImageSet, _stop: &dyn Fn() -> bool) -> Result<Vec<f32>, MlError> {
-        Err(MlError::Stopped)
+
+    /// The vectors of images, row-major `[count, embedding_dim]`. None of their numbers is negative. A vector depends on its image alone.
+    ///
+    /// `stop` is asked before every batch of at most 256 images.
+    ///
+    /// # Errors
+    ///
+    /// [`MlError::InputMismatch`] if the images have another shape than [`input`](Self::input), [`MlError::Stopped`] once `stop` says so, and
+    /// [`MlError::Device`].
+    pub fn embed(&self, images: &ImageSet, stop: &dyn Fn() -> bool) -> Result<Vec<f32>, MlError> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        if images.spec() != self.input {
+            return Err(MlError::InputMismatch { expected: self.input, found: images.spec() });
+        }
+        let side = self.input.size as usize;
+        let batch = (POSITIONS_AT_ONCE / (side * side)).clamp(8, 256);
+        let mut vectors = Vec::with_capacity(images.len() * self.embedding_dim());
+        for start in (0..images.len()).step_by(batch) {
+            if stop() {
+                return Err(MlError::Stopped);
+            }
+            let end = images.len().min(start + batch);
+            let embedded = self.embed_batch(images.range(start, end), end - start, batch)?;
+            vectors.extend_from_slice(&embedded[..(end - start) * self.embedding_dim()]);
+        }
+        Ok(vectors)
+    }
+
+    /// Embeds at most `batch` images. On a GPU the batch is filled up, because every new shape is compiled and tuned for.
+    fn embed_batch(&self, pixels: &[u8], count: usize, batch: usize) -> Result<Vec<f32>, MlError> {
+        let rows = if self.device.is_cpu() { count } else { batch };
+        let mut values = vec![0.0_f32; rows * self.input.image_len()];
+        values.par_chunks_mut(1 << 14).zip(pixels.par_chunks(1 << 14)).for_each(
+            |(values, bytes)| {
+                values
+                    .iter_mut()
+                    .zip(bytes)
+                    .for_each(|(value, &byte)| *value = f32::from(byte) / 255.0);
+            },
+        );
+        let side = self.input.size as usize;
+        let shape = [rows, self.input.color.channels(), side, side];
+        let images = Tensor::<4>::from_data(TensorData::new(values, shape), self.device.inner());
+        read(self.encoder.forward(images)).map_err(|reason| MlError::Device { reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::EncoderChoice;
+    use crate::random::Random;
+
+    const INPUT: InputSpec = InputSpec { size: 9, color: Color::Rgb };
+
+    /// A compact encoder whose statistics are not the ones it starts with.
+    fn model() -> Model {
+        let architecture = EncoderChoice::Compact.resolve(INPUT);
+        let mut weights = architecture.initial_weights(3);
+        let mut random = Random::keyed(&[8]);
+        for (name, shape) in architecture.parameters() {
+            if name.ends_with("mean") || name.ends_with("variance") || name.ends_with("beta") {
+                let values = (0..shape[0]).map(|_| random.uniform(0.1, 1.0)).collect();
+                weights.insert(name, shape, values);
+            }
+        }
+        Model::new(INPUT, architecture, weights, &ComputeDevice::cpu())
+    }
+
+    fn images(count: usize) -> ImageSet {
+        let mut random = Random::keyed(&[6]);
+        let pixels = (0..count * INPUT.image_len()).map(|_| random.next() as u8).collect();
+        ImageSet::new(INPUT, pixels).unwrap()
+    }
+
+    fn go_on() -> bool {
+        false
+    }
+
+    #[test]
+    fn models_can_be_shared() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<Model>();
+        shared::<ComputeDevice>();
+        shared::<MlError>();
+    }
+
+    #[test]
+    fn an_image_embeds_the_same_alone_and_in_company() {
+        let (model, images) = (model(), images(37));
+        let together = model.embed(&images, &go_on).unwrap();
+        assert_eq!(together.len(), 37 * 128);
+        assert!(together.iter().all(|value| value.is_finite() && *value >= 0.0));
+        for index in [0, 17, 36] {
+            let alone = model.embed(&images.select(&[index]), &go_on).unwrap();
+            let row = &together[index * 128..][..128];
+            let scale = row.iter().fold(0.0_f32, |largest, value| largest.max(*value));
+            assert!(scale > 0.0);
+            for (one, other) in alone.iter().zip(row) {
+                assert!((one - other).abs() <= 1e-5 * scale, "{one} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_gives_the_same_vectors() {
+        let (model, images) = (model(), images(5));
+        let bytes = model.to_safetensors().unwrap();
+        let read = Model::from_safetensors(&bytes, &ComputeDevice::cpu()).unwrap();
+        assert_eq!(
+            (read.input(), read.encoder_name(), read.embedding_dim()),
+            (INPUT, "compact", 128)
+        );
+        assert_eq!(read.embed(&images, &go_on).unwrap(), model.embed(&images, &go_on).unwrap());
+        assert_eq!(read.to_safetensors().unwrap(), bytes);
+    }
+
+    #[test]
+    fn hostile_files_are_refused() {
+        let device = ComputeDevice::cpu();
+        let refused = |bytes: &[u8]| {
+            let error = Model::from_safetensors(bytes, &device).unwrap_err();
+            assert!(matches!(error, MlError::InvalidModel { .. }), "{error}");
+        };
+        let good = model();
+        refused(b"");
+        refused(b"\xff\xff\xff\xff\xff\xff\xff\xff{}");
+        refused(&good.to_safetensors().unwrap()[..1000]);
+
+        let with_header = |change: &dyn Fn(&mut serde_json::Value)| {
+            let bytes = good.to_safetensors().unwrap();
+            let (weights, header) = Weights::from_safetensors(&bytes, HEADER).unwrap();
+            let mut header = serde_json::from_str(&header).unwrap();
+            change(&mut header);
+            weights.to_safetensors(HEADER, header.to_string()).unwrap()
+        };
+        assert!(Model::from_safetensors(&with_header(&|_| ()), &device).is_ok());
+        refused(&with_header(&|header| header["version"] = 2.into()));
+        refused(&with_header(&|header| header["input_size"] = 0.into()));
+        refused(&with_header(&|header| header["input_size"] = u32::MAX.into()));
+        refused(&with_header(&|header| header["extra"] = 1.into()));
+        refused(&with_header(&|header| header["encoder"]["channels"] = 1.into()));
+        refused(&with_header(&|header| header["encoder"]["stages"][0]["channels"] = 33.into()));
+        refused(&with_header(&|header| header["encoder"]["stages"][0]["blocks"] = u64::MAX.into()));
+        refused(&with_header(&|header| header["encoder"]["stages"] = serde_json::json!([])));
+
+        let mut weights = good.weights().clone();
+        weights.insert("encoder.stem.gamma", vec![32], vec![f32::NAN; 32]);
+        refused(&Model { weights, ..model() }.to_safetensors().unwrap());
+        let mut weights = good.weights().clone();
+        weights.insert("stranger", vec![1], vec![0.0]);
+        refused(&Model { weights, ..model() }.to_safetensors().unwrap());
+    }
+
+    #[test]
+    fn images_of_another_shape_are_refused() {
+        let other = InputSpec { size: 9, color: Color::Gray };
+        let images = ImageSet::new(other, vec![0; 81]).unwrap();
+        assert!(matches!(model().embed(&images, &go_on), Err(MlError::InputMismatch { .. })));
+        assert!(matches!(model().embed(&self::images(1), &|| true), Err(MlError::Stopped)));
+        let none = ImageSet::new(INPUT, Vec::new()).unwrap();
+        assert!(model().embed(&none, &go_on).unwrap().is_empty());
     }
 }

@@ -1,14 +1,46 @@
-//! Training.
-use std::time::Duration;
+//! Training: SimCLR (Chen et al. 2020, arXiv 2002.05709), or its supervised form if images with one target are to count as views of one thing.
+//!
+//! A step takes a batch of images in an order drawn for the epoch, draws two views of each, embeds and projects them, and moves the weights down
+//! the gradient of the [contrastive loss](crate::loss). After each epoch there is a checkpoint, and if there are targets, the accuracy of nearest
+//! neighbours among a sample of the images, which measures the curve and never takes part in learning.
+//!
+//! On the CPU everything follows from the seed bit by bit. On a GPU the loss is fetched every few steps only, because each fetch waits for
+//! all work that was sent before.
 
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{Checkpoint, digest};
 use crate::device::ComputeDevice;
-use crate::encoder::EncoderChoice;
+use crate::encoder::projection::{self, ProjectionHead};
+use crate::encoder::residual::{ParameterVisitor, ResidualEncoder, Role};
+use crate::encoder::{EncoderChoice, projection::add_initial_weights};
 use crate::error::MlError;
 use crate::images::ImageSet;
+use crate::loss::{Positives, contrastive};
 use crate::model::Model;
-use crate::views::Augmentation;
+use crate::optimizer::AdamW;
+use crate::quality::knn_accuracy_among;
+use crate::random::Random;
+use crate::recipe::Recipe;
+use crate::schedule::Schedule;
+use crate::views::{Augmentation, ViewDrawer};
+use crate::weights::{Weights, read};
+
+/// Images, at most, among which neighbours are looked for after an epoch.
+const SAMPLE: usize = 2000;
+
+/// Neighbours that vote.
+const NEIGHBOURS: usize = 5;
+
+/// Steps after which the loss is fetched from a GPU.
+const FETCH_EVERY: usize = 8;
+
+/// Keep the draws of an epoch's order and of the sample apart from those of other things.
+const ORDER: u64 = 2;
+const SAMPLE_DRAW: u64 = 4;
 
 /// What a training is asked for. `None` leaves the choice to the [recipe](crate::recipe).
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +159,19 @@ pub struct Trained {
     pub recipe: serde_json::Value,
 }
 
-/// Trains.
+/// Trains an encoder on images.
+///
+/// `targets`, one an image, measure; they teach only if [`TrainOptions::supervised`] is set. `resume` continues from a checkpoint of a training with the same
+/// images, targets and options: on the CPU with the same weights in the end, bit by bit, as without the interruption. `start` gives the weights to start from,
+/// and with them the network, in place of random ones.
+///
+/// Fewer images than a batch make one batch. The images that do not fill a last batch sit out the epoch. With `max_epochs` 0 the encoder comes back as it started.
+///
+/// # Errors
+///
+/// [`MlError::TooFewImages`] for fewer than two, [`MlError::InvalidOption`], [`MlError::TargetsMismatch`], [`MlError::InputMismatch`] between `images` and
+/// `start`, [`MlError::InvalidCheckpoint`], [`MlError::NotFinite`] if the training diverges, [`MlError::Stopped`] after the step or epoch at which the observer said
+/// [`Flow::Stop`], and [`MlError::Device`].
 pub fn train(
     images: &ImageSet,
     targets: Option<&[Option<u32>]>,
@@ -137,6 +181,284 @@ pub fn train(
     device: &ComputeDevice,
     observer: &mut dyn TrainingObserver,
 ) -> Result<Trained, MlError> {
-    let _ = (images, targets, options, resume, start, device, observer);
-    Err(MlError::Stopped)
+    let given = targets.map_or(0, <[_]>::len);
+    if (targets.is_some() || options.supervised) && given != images.len() {
+        return Err(MlError::TargetsMismatch { targets: given, images: images.len() });
+    }
+    let recipe = Recipe::resolve(images.len(), images.spec(), options, start)?;
+    let description = serde_json::to_value(&recipe)
+        .map_err(|error| MlError::InvalidModel { reason: error.to_string() })?;
+    tracing::debug!(recipe = %description, device = device.name(), "training starts");
+
+    let mut training =
+        Training::new(images, targets, options.supervised, recipe, resume, start, device)?;
+    while training.epoch < training.recipe.epochs {
+        training.run_epoch(observer)?;
+    }
+    let weights = training.export(false)?;
+    let model = Model::new(images.spec(), training.recipe.encoder.clone(), weights, device);
+    Ok(Trained { model, curve: training.curve, recipe: description })
+}
+
+/// A training under way.
+struct Training<'a> {
+    images: &'a ImageSet,
+    targets: Option<&'a [Option<u32>]>,
+    device: &'a ComputeDevice,
+    recipe: Recipe,
+    schedule: Schedule,
+    drawer: ViewDrawer,
+    /// The other views, the same for every batch; `None` if targets say what belongs together.
+    views: Option<Positives>,
+    /// Places of the images among which neighbours are looked for, and their targets.
+    sample: Vec<usize>,
+    sample_targets: Vec<u32>,
+    data: u64,
+    encoder: ResidualEncoder,
+    head: ProjectionHead,
+    optimizer: AdamW,
+    /// Epochs done.
+    epoch: u32,
+    curve: Vec<EpochSummary>,
+    /// When this run began, and how many steps it has done.
+    began: Instant,
+    steps_run: u64,
+}
+
+impl<'a> Training<'a> {
+    fn new(
+        images: &'a ImageSet,
+        targets: Option<&'a [Option<u32>]>,
+        supervised: bool,
+        recipe: Recipe,
+        resume: Option<&[u8]>,
+        start: Option<&Model>,
+        device: &'a ComputeDevice,
+    ) -> Result<Self, MlError> {
+        let dim = recipe.embedding_dim;
+        let mut parameters = recipe.encoder.parameters();
+        parameters.extend(projection::parameters(dim));
+        let data = digest(images, targets);
+        let mut optimizer = AdamW::new(recipe.weight_decay);
+        let (mut epoch, mut curve) = (0, Vec::new());
+        let weights = match resume {
+            Some(bytes) => {
+                let learned = || parameters.iter().filter(|(name, _)| is_learned(name));
+                let mut expected = parameters.clone();
+                expected.extend(learned().flat_map(|(name, shape)| AdamW::parameters(name, shape)));
+                let checkpoint = Checkpoint::from_bytes(bytes, &recipe, data, &expected)?;
+                (epoch, curve) = (checkpoint.epoch, checkpoint.curve);
+                let steps = u64::from(epoch) * recipe.steps_per_epoch as u64;
+                let names = learned().map(|(name, _)| name.as_str());
+                optimizer.load(steps, names, &checkpoint.weights, device.inner());
+                checkpoint.weights
+            }
+            None => initial_weights(&recipe, start),
+        };
+        let (sample, sample_targets) = draw_sample(targets, recipe.seed);
+        Ok(Self {
+            images,
+            targets,
+            device,
+            schedule: recipe.schedule(),
+            drawer: ViewDrawer::new(images.spec(), &recipe.augmentations, recipe.seed),
+            views: (!supervised).then(|| Positives::views(recipe.batch_size, &device.autodiff())),
+            sample,
+            sample_targets,
+            data,
+            encoder: ResidualEncoder::new(&recipe.encoder, &weights, device.inner()),
+            head: ProjectionHead::new(&weights, device.inner()),
+            optimizer,
+            epoch,
+            curve,
+            began: Instant::now(),
+            steps_run: 0,
+            recipe,
+        })
+    }
+
+    fn run_epoch(&mut self, observer: &mut dyn TrainingObserver) -> Result<(), MlError> {
+        let epoch = self.epoch + 1;
+        let began = Instant::now();
+        let (batch_size, steps) = (self.recipe.batch_size, self.recipe.steps_per_epoch);
+        let key = [self.recipe.seed, ORDER, u64::from(epoch)];
+        let order = Random::keyed(&key).permutation(self.images.len());
+        let fetch_every = if self.device.is_cpu() { 1 } else { FETCH_EVERY };
+        let mut losses = Losses::default();
+        for (index, batch) in order.chunks_exact(batch_size).enumerate() {
+            let loss = self.step(batch, epoch, index)?;
+            losses.waiting.push(loss);
+            let step = index + 1;
+            if losses.waiting.len() >= fetch_every || step == steps {
+                losses.fetch(epoch, step)?;
+            }
+            let progress = self.progress(epoch, step, losses.latest, began);
+            if observer.on_step(&progress) == Flow::Stop {
+                return Err(MlError::Stopped);
+            }
+        }
+        let loss = losses.sum / steps as f64;
+        self.end_epoch(epoch, loss, began, observer)
+    }
+
+    /// One step; gives the loss without waiting for it.
+    fn step(&mut self, batch: &[usize], epoch: u32, index: usize) -> Result<Tensor<1>, MlError> {
+        let step = u64::from(epoch - 1) * self.recipe.steps_per_epoch as u64 + index as u64;
+        let input = self.images.spec();
+        let side = input.size as usize;
+        let values = self.drawer.draw(self.images, batch, epoch);
+        let shape = [2 * batch.len(), input.color.channels(), side, side];
+        let device = self.device.autodiff();
+        let views = Tensor::<4>::from_data(TensorData::new(values, shape), &device);
+
+        let projections = self.head.forward(self.encoder.forward(views, step));
+        let loss = match (&self.views, self.targets) {
+            (Some(positives), _) => contrastive(projections, positives, self.recipe.temperature),
+            (None, targets) => {
+                let targets = targets.unwrap_or_default();
+                let targets: Vec<_> = batch.iter().map(|&image| targets[image]).collect();
+                contrastive(
+                    projections,
+                    &Positives::targets(&targets, &device),
+                    self.recipe.temperature,
+                )
+            }
+        };
+        let mut update = self.optimizer.step(self.schedule.rate(step), loss.backward());
+        self.encoder.visit(&mut update);
+        self.head.visit(&mut update);
+        self.steps_run += 1;
+        Ok(loss.inner())
+    }
+
+    fn progress(&self, epoch: u32, step: usize, loss: f64, epoch_began: Instant) -> StepProgress {
+        let steps = self.recipe.steps_per_epoch;
+        let seconds = epoch_began.elapsed().as_secs_f64().max(1e-9);
+        let left = u64::from(self.recipe.epochs - epoch) * steps as u64 + (steps - step) as u64;
+        let a_step = self.began.elapsed().as_secs_f64() / self.steps_run.max(1) as f64;
+        StepProgress {
+            epoch,
+            epochs: self.recipe.epochs,
+            step: u32::try_from(step).unwrap_or(u32::MAX),
+            steps: u32::try_from(steps).unwrap_or(u32::MAX),
+            loss,
+            images_per_second: (step * self.recipe.batch_size) as f64 / seconds,
+            remaining: Duration::try_from_secs_f64(a_step * left as f64).unwrap_or(Duration::MAX),
+        }
+    }
+
+    fn end_epoch(
+        &mut self,
+        epoch: u32,
+        loss: f64,
+        began: Instant,
+        observer: &mut dyn TrainingObserver,
+    ) -> Result<(), MlError> {
+        self.epoch = epoch;
+        let weights = self.export(true)?;
+        if !weights.is_finite() {
+            let step = u32::try_from(self.recipe.steps_per_epoch).unwrap_or(u32::MAX);
+            return Err(MlError::NotFinite { epoch, step });
+        }
+        let knn_accuracy = self.measure(&weights)?;
+        let seconds = began.elapsed().as_secs_f64();
+        self.curve.push(EpochSummary { epoch, loss, knn_accuracy, seconds });
+        let checkpoint = Checkpoint { epoch, curve: self.curve.clone(), weights };
+        let checkpoint = checkpoint.to_bytes(&self.recipe, self.data)?;
+        tracing::debug!(epoch, loss, knn_accuracy, seconds, "epoch done");
+        match observer.on_epoch(&EpochReport { epoch, loss, knn_accuracy, seconds, checkpoint }) {
+            Flow::Continue => Ok(()),
+            Flow::Stop => Err(MlError::Stopped),
+        }
+    }
+
+    /// Accuracy among the sample, or `None` if no image has a target.
+    fn measure(&self, weights: &Weights) -> Result<Option<f64>, MlError> {
+        if self.sample.is_empty() {
+            return Ok(None);
+        }
+        let encoder = self.recipe.encoder.clone();
+        let model = Model::new(self.images.spec(), encoder, weights.clone(), self.device);
+        let vectors = model.embed(&self.images.select(&self.sample), &|| false)?;
+        let dim = self.recipe.embedding_dim;
+        Ok(Some(knn_accuracy_among(&vectors, &self.sample_targets, dim, NEIGHBOURS)))
+    }
+
+    /// The encoder's and the head's arrays, for a checkpoint the optimizer's too.
+    fn export(&mut self, with_optimizer: bool) -> Result<Weights, MlError> {
+        let mut export = Export { weights: Weights::default(), failure: None };
+        self.encoder.visit(&mut export);
+        self.head.visit(&mut export);
+        let Export { mut weights, failure } = export;
+        let device = |reason| MlError::Device { reason };
+        if let Some(reason) = failure {
+            return Err(device(reason));
+        }
+        if with_optimizer {
+            self.optimizer.save(&mut weights).map_err(device)?;
+        }
+        Ok(weights)
+    }
+}
+
+fn is_learned(name: &str) -> bool {
+    !name.ends_with(".mean") && !name.ends_with(".variance")
+}
+
+fn initial_weights(recipe: &Recipe, start: Option<&Model>) -> Weights {
+    let mut weights = match start {
+        Some(model) => model.weights().clone(),
+        None => recipe.encoder.initial_weights(recipe.seed),
+    };
+    if !start.is_some_and(Model::has_head) {
+        add_initial_weights(&mut weights, recipe.embedding_dim, recipe.seed);
+    }
+    weights
+}
+
+/// Images with a target, [`SAMPLE`] at most.
+fn draw_sample(targets: Option<&[Option<u32>]>, seed: u64) -> (Vec<usize>, Vec<u32>) {
+    let targets = targets.unwrap_or_default();
+    let order = Random::keyed(&[seed, SAMPLE_DRAW]).permutation(targets.len());
+    order.into_iter().filter_map(|image| Some((image, targets[image]?))).take(SAMPLE).unzip()
+}
+
+/// Losses of an epoch: those that are known, and those that the device still has.
+#[derive(Default)]
+struct Losses {
+    waiting: Vec<Tensor<1>>,
+    sum: f64,
+    latest: f64,
+}
+
+impl Losses {
+    /// Waits for those of the device. `step` is the step of the last one.
+    fn fetch(&mut self, epoch: u32, step: usize) -> Result<(), MlError> {
+        let count = self.waiting.len();
+        let losses = Tensor::cat(std::mem::take(&mut self.waiting), 0);
+        for (place, loss) in
+            read(losses).map_err(|reason| MlError::Device { reason })?.into_iter().enumerate()
+        {
+            if !loss.is_finite() {
+                let step = u32::try_from(step - count + place + 1).unwrap_or(u32::MAX);
+                return Err(MlError::NotFinite { epoch, step });
+            }
+            self.latest = f64::from(loss);
+            self.sum += self.latest;
+        }
+        Ok(())
+    }
+}
+
+/// Copies every array to the host.
+struct Export {
+    weights: Weights,
+    failure: Option<String>,
+}
+
+impl ParameterVisitor for Export {
+    fn visit<const D: usize>(&mut self, name: &str, _role: Role, tensor: &mut Tensor<D>) {
+        let copied = self.weights.insert_tensor(name, &tensor.clone().inner());
+        self.failure = self.failure.take().or(copied.err());
+    }
 }

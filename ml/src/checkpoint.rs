@@ -1,0 +1,108 @@
+//! All that a training needs to go on after an epoch as if it had never stopped: weights, statistics, the optimizer's state, the epoch, the curve.
+//!
+//! There is no state of a random generator, because every draw is keyed by seed and epoch (see [`crate::random`]). The recipe and a digest of the images
+//! are kept, and compared: going on with other data or other options would give a model that no options describe.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::MlError;
+use crate::images::ImageSet;
+use crate::recipe::Recipe;
+use crate::train::EpochSummary;
+use crate::weights::Weights;
+
+/// The header's entry.
+const HEADER: &str = "thanosql.checkpoint";
+
+/// The version of that entry that is written, and the only one that is read.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    version: u32,
+    /// As text, because it is compared letter by letter.
+    recipe: String,
+    data: u64,
+    epoch: u32,
+    curve: Vec<EpochSummary>,
+}
+
+/// A training after an epoch.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    /// Epochs done.
+    pub(crate) epoch: u32,
+    pub(crate) curve: Vec<EpochSummary>,
+    /// The encoder's, the head's and the optimizer's arrays.
+    pub(crate) weights: Weights,
+}
+
+impl Checkpoint {
+    /// Writes it for a recipe and a [`digest`] of the data.
+    pub(crate) fn to_bytes(&self, recipe: &Recipe, data: u64) -> Result<Vec<u8>, MlError> {
+        let header = Header {
+            version: VERSION,
+            recipe: text(recipe)?,
+            data,
+            epoch: self.epoch,
+            curve: self.curve.clone(),
+        };
+        let header = serde_json::to_string(&header).map_err(|error| invalid(error.to_string()))?;
+        self.weights.to_safetensors(HEADER, header).map_err(invalid)
+    }
+
+    /// Reads it. `expected` are the arrays that it must hold.
+    pub(crate) fn from_bytes(
+        bytes: &[u8],
+        recipe: &Recipe,
+        data: u64,
+        expected: &[(String, Vec<usize>)],
+    ) -> Result<Self, MlError> {
+        let (weights, header) = Weights::from_safetensors(bytes, HEADER).map_err(invalid)?;
+        let header: Header =
+            serde_json::from_str(&header).map_err(|error| invalid(error.to_string()))?;
+        if header.version != VERSION {
+            return Err(invalid(format!("its version is {}, not {VERSION}", header.version)));
+        }
+        if header.recipe != text(recipe)? {
+            return Err(invalid("it was made with other options".to_owned()));
+        }
+        if header.data != data {
+            return Err(invalid("it was made with other images or targets".to_owned()));
+        }
+        if header.epoch == 0
+            || header.epoch > recipe.epochs
+            || header.curve.len() != header.epoch as usize
+        {
+            return Err(invalid(format!(
+                "it ends after epoch {} of {}",
+                header.epoch, recipe.epochs
+            )));
+        }
+        weights.require(expected).map_err(invalid)?;
+        Ok(Self { epoch: header.epoch, curve: header.curve, weights })
+    }
+}
+
+fn invalid(reason: String) -> MlError {
+    MlError::InvalidCheckpoint { reason }
+}
+
+fn text(recipe: &Recipe) -> Result<String, MlError> {
+    serde_json::to_string(recipe).map_err(|error| invalid(error.to_string()))
+}
+
+/// A number that tells data sets apart: FNV-1a over eight bytes at a time, then over the targets.
+pub(crate) fn digest(images: &ImageSet, targets: Option<&[Option<u32>]>) -> u64 {
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ images.len() as u64;
+    let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(PRIME).rotate_left(23);
+    let (words, rest) = images.pixels().as_chunks::<8>();
+    words.iter().for_each(|&word| add(u64::from_le_bytes(word)));
+    rest.iter().for_each(|&byte| add(u64::from(byte)));
+    for target in targets.unwrap_or_default() {
+        add(target.map_or(u64::MAX, u64::from));
+    }
+    hash
+}

@@ -1,0 +1,109 @@
+//! The network for inference: normalisation is folded into the convolutions.
+//!
+//! With fixed statistics, normalisation is `gamma * (y - mean) / sqrt(variance + epsilon) + beta`, a scale and a shift of each channel. The scale
+//! multiplies the convolution's weights, the shift becomes its bias, and nothing is left to do after it. Each image's vector depends on that image
+//! alone.
+
+use burn::tensor::activation::relu;
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::residual::{mean_of_positions, pool};
+use super::{Architecture, NORM_EPSILON, UnitPlan};
+use crate::weights::Weights;
+
+/// A convolution with the bias that its normalisation has become.
+#[derive(Debug)]
+struct FoldedUnit {
+    plan: UnitPlan,
+    /// `[outputs, inputs, kernel, kernel]`
+    weight: Tensor<4>,
+    /// `[outputs]`
+    bias: Tensor<1>,
+}
+
+impl FoldedUnit {
+    fn new(plan: UnitPlan, weights: &Weights, device: &Device) -> Self {
+        let part = |part: &str| weights.get(&format!("{}.{part}", plan.name));
+        let (weight, gamma, beta) = (part("weight"), part("gamma"), part("beta"));
+        let (mean, variance) = (part("mean"), part("variance"));
+        let mut folded = weight.values.clone();
+        let mut bias = Vec::with_capacity(plan.outputs);
+        let per_output = plan.inputs * plan.kernel * plan.kernel;
+        for (output, values) in folded.chunks_exact_mut(per_output).enumerate() {
+            // A variance is not negative; one from a file may be, and must not give NaN.
+            let variance = f64::from(variance.values[output]).max(0.0);
+            let scale = f64::from(gamma.values[output]) / (variance + NORM_EPSILON).sqrt();
+            for value in values {
+                *value = (f64::from(*value) * scale) as f32;
+            }
+            bias.push(
+                (f64::from(beta.values[output]) - f64::from(mean.values[output]) * scale) as f32,
+            );
+        }
+        Self {
+            weight: Tensor::from_data(TensorData::new(folded, weight.shape.clone()), device),
+            bias: Tensor::from_data(TensorData::new(bias, [plan.outputs]), device),
+            plan,
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let padding = self.plan.padding();
+        let options = ConvOptions::new([self.plan.stride; 2], [padding; 2], [1; 2], 1);
+        conv2d(x, self.weight.clone(), Some(self.bias.clone()), options)
+    }
+}
+
+#[derive(Debug)]
+struct FoldedBlock {
+    first: FoldedUnit,
+    second: FoldedUnit,
+    shortcut: Option<FoldedUnit>,
+}
+
+/// The network for inference.
+#[derive(Debug)]
+pub(crate) struct FoldedEncoder {
+    stem: FoldedUnit,
+    max_pool: bool,
+    blocks: Vec<FoldedBlock>,
+}
+
+impl FoldedEncoder {
+    /// Builds it from weights that hold all of [`Architecture::parameters`].
+    pub(crate) fn new(architecture: &Architecture, weights: &Weights, device: &Device) -> Self {
+        let unit = |plan| FoldedUnit::new(plan, weights, device);
+        Self {
+            stem: unit(architecture.stem_plan()),
+            max_pool: architecture.stem.max_pool,
+            blocks: architecture
+                .block_plans()
+                .into_iter()
+                .map(|plan| FoldedBlock {
+                    first: unit(plan.first),
+                    second: unit(plan.second),
+                    shortcut: plan.shortcut.map(unit),
+                })
+                .collect(),
+        }
+    }
+
+    /// Images `[batch, channels, height, width]` to vectors `[batch, embedding_dim]`.
+    pub(crate) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let mut x = relu(self.stem.forward(images));
+        if self.max_pool {
+            x = pool(x);
+        }
+        for block in &self.blocks {
+            let y = block.second.forward(relu(block.first.forward(x.clone())));
+            let x_kept = match &block.shortcut {
+                Some(shortcut) => shortcut.forward(x),
+                None => x,
+            };
+            x = relu(y + x_kept);
+        }
+        mean_of_positions(x)
+    }
+}

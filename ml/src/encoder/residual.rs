@@ -1,0 +1,177 @@
+//! The network while it learns: convolutions and batch normalisation with the statistics of the batch at hand.
+//!
+//! Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167) also keeps the running mean and variance that inference will use. They move
+//! by a tenth a step, faster in the first ten steps, where they are the plain mean of what was seen: a training of few steps must not
+//! leave behind the zeros and ones that the statistics start from.
+
+use burn::tensor::activation::relu;
+use burn::tensor::module::{batch_norm_train, conv2d, max_pool2d};
+use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
+use burn::tensor::{Device, Tensor};
+
+use super::{Architecture, NORM_EPSILON, UnitPlan};
+use crate::weights::Weights;
+
+/// How far running statistics move towards a batch's, after the first steps.
+const MOMENTUM: f64 = 0.1;
+
+/// What a parameter is to an optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Learned, and decayed.
+    Weight,
+    /// A bias or a normalisation's scale or shift: learned, not decayed.
+    Offset,
+    /// Measured, not learned.
+    Statistic,
+}
+
+/// Sees every array of a network in a fixed order.
+pub(crate) trait ParameterVisitor {
+    /// One array. A change to `tensor` changes the network.
+    fn visit<const D: usize>(&mut self, name: &str, role: Role, tensor: &mut Tensor<D>);
+}
+
+/// A convolution without bias, and its normalisation.
+#[derive(Debug)]
+struct Unit {
+    plan: UnitPlan,
+    /// `[outputs, inputs, kernel, kernel]`
+    weight: Tensor<4>,
+    /// `[outputs]`
+    gamma: Tensor<1>,
+    /// `[outputs]`
+    beta: Tensor<1>,
+    /// `[outputs]`, without gradients
+    mean: Tensor<1>,
+    /// `[outputs]`, without gradients
+    variance: Tensor<1>,
+}
+
+impl Unit {
+    fn new(plan: UnitPlan, weights: &Weights, device: &Device) -> Self {
+        let autodiff = device.clone().autodiff();
+        let name = |part: &str| format!("{}.{part}", plan.name);
+        Self {
+            weight: weights.tensor(&name("weight"), &autodiff).require_grad(),
+            gamma: weights.tensor(&name("gamma"), &autodiff).require_grad(),
+            beta: weights.tensor(&name("beta"), &autodiff).require_grad(),
+            mean: weights.tensor(&name("mean"), device),
+            variance: weights.tensor(&name("variance"), device),
+            plan,
+        }
+    }
+
+    /// `[batch, inputs, height, width]` to `[batch, outputs, height / stride, width / stride]`.
+    fn forward(&mut self, x: Tensor<4>, momentum: f64) -> Tensor<4> {
+        let padding = self.plan.padding();
+        let stride = self.plan.stride;
+        let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
+        let y = conv2d(x, self.weight.clone(), None, options);
+        let [batch, _, height, width] = y.dims();
+        let normed = batch_norm_train(y, self.gamma.clone(), self.beta.clone(), NORM_EPSILON);
+        let count = (batch * height * width) as f64;
+        let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
+        move_towards(&mut self.mean, normed.mean.inner(), momentum);
+        move_towards(&mut self.variance, normed.variance.inner().mul_scalar(unbiased), momentum);
+        normed.output
+    }
+
+    fn visit(&mut self, visitor: &mut impl ParameterVisitor) {
+        let name = |part: &str| format!("{}.{part}", self.plan.name);
+        visitor.visit(&name("weight"), Role::Weight, &mut self.weight);
+        visitor.visit(&name("gamma"), Role::Offset, &mut self.gamma);
+        visitor.visit(&name("beta"), Role::Offset, &mut self.beta);
+        visitor.visit(&name("mean"), Role::Statistic, &mut self.mean);
+        visitor.visit(&name("variance"), Role::Statistic, &mut self.variance);
+    }
+}
+
+fn move_towards(running: &mut Tensor<1>, batch: Tensor<1>, momentum: f64) {
+    *running = running.clone().mul_scalar(1.0 - momentum) + batch.mul_scalar(momentum);
+}
+
+/// Two units and what is added to them.
+#[derive(Debug)]
+struct Block {
+    first: Unit,
+    second: Unit,
+    shortcut: Option<Unit>,
+}
+
+impl Block {
+    fn forward(&mut self, x: Tensor<4>, momentum: f64) -> Tensor<4> {
+        let y = relu(self.first.forward(x.clone(), momentum));
+        let y = self.second.forward(y, momentum);
+        let x = match &mut self.shortcut {
+            Some(shortcut) => shortcut.forward(x, momentum),
+            None => x,
+        };
+        relu(y + x)
+    }
+}
+
+/// The network while it learns.
+#[derive(Debug)]
+pub(crate) struct ResidualEncoder {
+    stem: Unit,
+    max_pool: bool,
+    blocks: Vec<Block>,
+}
+
+impl ResidualEncoder {
+    /// Builds it from weights that hold all of [`Architecture::parameters`].
+    pub(crate) fn new(architecture: &Architecture, weights: &Weights, device: &Device) -> Self {
+        let unit = |plan| Unit::new(plan, weights, device);
+        Self {
+            stem: unit(architecture.stem_plan()),
+            max_pool: architecture.stem.max_pool,
+            blocks: architecture
+                .block_plans()
+                .into_iter()
+                .map(|plan| Block {
+                    first: unit(plan.first),
+                    second: unit(plan.second),
+                    shortcut: plan.shortcut.map(unit),
+                })
+                .collect(),
+        }
+    }
+
+    /// Images `[batch, channels, height, width]` to vectors `[batch, embedding_dim]`. `steps_seen` says how many batches have shaped the running
+    /// statistics before.
+    pub(crate) fn forward(&mut self, images: Tensor<4>, steps_seen: u64) -> Tensor<2> {
+        let momentum = MOMENTUM.max(1.0 / (steps_seen as f64 + 1.0));
+        let mut x = relu(self.stem.forward(images, momentum));
+        if self.max_pool {
+            x = pool(x);
+        }
+        for block in &mut self.blocks {
+            x = block.forward(x, momentum);
+        }
+        mean_of_positions(x)
+    }
+
+    /// Shows every array to a visitor.
+    pub(crate) fn visit(&mut self, visitor: &mut impl ParameterVisitor) {
+        self.stem.visit(visitor);
+        for block in &mut self.blocks {
+            block.first.visit(visitor);
+            block.second.visit(visitor);
+            if let Some(shortcut) = &mut block.shortcut {
+                shortcut.visit(visitor);
+            }
+        }
+    }
+}
+
+/// The maximum of 3x3 positions, every second one.
+pub(super) fn pool(x: Tensor<4>) -> Tensor<4> {
+    max_pool2d(x, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]))
+}
+
+/// `[batch, channels, height, width]` to `[batch, channels]`.
+pub(super) fn mean_of_positions(x: Tensor<4>) -> Tensor<2> {
+    let [batch, channels, height, width] = x.dims();
+    x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels])
+}

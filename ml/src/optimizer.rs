@@ -1,0 +1,153 @@
+//! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), with decay for weights but not for biases and normalisation.
+//!
+//! It is written here, a page of arithmetic, because its state must be part of a checkpoint under stable names and come back bit by bit.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Gradients, Tensor};
+
+use crate::encoder::residual::{ParameterVisitor, Role};
+use crate::weights::Weights;
+
+const BETA_1: f64 = 0.9;
+const BETA_2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// The two running means of a parameter's gradient, flat.
+#[derive(Clone, Debug)]
+struct Moments {
+    first: Tensor<1>,
+    second: Tensor<1>,
+}
+
+/// The optimizer of one training.
+#[derive(Debug)]
+pub(crate) struct AdamW {
+    weight_decay: f64,
+    steps: u64,
+    moments: BTreeMap<String, Moments>,
+}
+
+impl AdamW {
+    pub(crate) fn new(weight_decay: f64) -> Self {
+        Self { weight_decay, steps: 0, moments: BTreeMap::new() }
+    }
+
+    /// Starts the next step; its parameters are then shown to [`AdamWStep`].
+    pub(crate) fn step(&mut self, rate: f64, gradients: Gradients) -> AdamWStep<'_> {
+        self.steps += 1;
+        AdamWStep { rate, gradients, optimizer: self }
+    }
+
+    /// Adds its state to a checkpoint.
+    pub(crate) fn save(&self, weights: &mut Weights) -> Result<(), String> {
+        for (name, moments) in &self.moments {
+            weights.insert_tensor(&format!("adamw.first.{name}"), &moments.first)?;
+            weights.insert_tensor(&format!("adamw.second.{name}"), &moments.second)?;
+        }
+        Ok(())
+    }
+
+    /// Names and shapes of what [`save`](Self::save) adds for a parameter.
+    pub(crate) fn parameters(name: &str, shape: &[usize]) -> [(String, Vec<usize>); 2] {
+        let length = shape.iter().product();
+        [
+            (format!("adamw.first.{name}"), vec![length]),
+            (format!("adamw.second.{name}"), vec![length]),
+        ]
+    }
+
+    /// Takes its state from a checkpoint that holds it for all of `names`.
+    pub(crate) fn load<'a>(
+        &mut self,
+        steps: u64,
+        names: impl Iterator<Item = &'a str>,
+        weights: &Weights,
+        device: &Device,
+    ) {
+        self.steps = steps;
+        for name in names {
+            let first = weights.tensor(&format!("adamw.first.{name}"), device);
+            let second = weights.tensor(&format!("adamw.second.{name}"), device);
+            self.moments.insert(name.to_owned(), Moments { first, second });
+        }
+    }
+}
+
+/// One step, under way.
+pub(crate) struct AdamWStep<'a> {
+    rate: f64,
+    gradients: Gradients,
+    optimizer: &'a mut AdamW,
+}
+
+impl ParameterVisitor for AdamWStep<'_> {
+    fn visit<const D: usize>(&mut self, name: &str, role: Role, tensor: &mut Tensor<D>) {
+        let decay = match role {
+            Role::Weight => self.optimizer.weight_decay,
+            Role::Offset => 0.0,
+            Role::Statistic => return,
+        };
+        let Some(gradient) = tensor.grad_remove(&mut self.gradients) else { return };
+        let shape = tensor.dims();
+        let length = shape.iter().product::<usize>();
+        let gradient = gradient.reshape([length]);
+        let squared = gradient.clone().square();
+        let previous = self.optimizer.moments.remove(name);
+        let (first, second) = match previous {
+            None => (gradient.mul_scalar(1.0 - BETA_1), squared.mul_scalar(1.0 - BETA_2)),
+            Some(moments) => (
+                moments.first.mul_scalar(BETA_1) + gradient.mul_scalar(1.0 - BETA_1),
+                moments.second.mul_scalar(BETA_2) + squared.mul_scalar(1.0 - BETA_2),
+            ),
+        };
+        // Both means start from zero and are corrected for it.
+        let steps = self.optimizer.steps as f64;
+        let scale = self.rate / (1.0 - BETA_1.powf(steps));
+        let root = second.clone().div_scalar(1.0 - BETA_2.powf(steps)).sqrt().add_scalar(EPSILON);
+        let change = (first.clone() / root).mul_scalar(scale).reshape(shape);
+        self.optimizer.moments.insert(name.to_owned(), Moments { first, second });
+
+        let kept = tensor.clone().inner().mul_scalar(1.0 - self.rate * decay);
+        *tensor = Tensor::from_inner(kept - change).require_grad();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::read;
+
+    /// One parameter, `loss = sum(slope * parameter)`, so the gradient is the slope.
+    fn run(role: Role, decay: f64, slopes: &[f32]) -> f32 {
+        let device = Device::flex().autodiff();
+        let mut parameter = Tensor::<1>::from_floats([2.0], &device).require_grad();
+        let mut optimizer = AdamW::new(decay);
+        for &slope in slopes {
+            let gradients = parameter.clone().mul_scalar(slope).sum().backward();
+            optimizer.step(0.1, gradients).visit("parameter", role, &mut parameter);
+        }
+        read(parameter).unwrap()[0]
+    }
+
+    #[test]
+    fn a_constant_slope_moves_by_the_rate() {
+        // The corrected means are the slope and its square, so each step is rate * sign(slope).
+        assert!((run(Role::Weight, 0.0, &[3.0]) - 1.9).abs() < 1e-5);
+        assert!((run(Role::Weight, 0.0, &[-0.02; 4]) - 2.4).abs() < 1e-4);
+    }
+
+    #[test]
+    fn two_steps_by_hand() {
+        // Slopes 1 and -1: first mean (0.9 * 0.1 - 0.1) / (1 - 0.81), second mean 1.
+        let expected = 2.0 - 0.1 - 0.1 * (0.09 - 0.1) / 0.19;
+        assert!((f64::from(run(Role::Weight, 0.0, &[1.0, -1.0])) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn weights_decay_and_offsets_do_not() {
+        assert!((run(Role::Weight, 0.5, &[1.0]) - (2.0 * (1.0 - 0.1 * 0.5) - 0.1)).abs() < 1e-5);
+        assert!((run(Role::Offset, 0.5, &[1.0]) - 1.9).abs() < 1e-5);
+        assert!((run(Role::Statistic, 0.5, &[1.0]) - 2.0).abs() < 1e-9);
+    }
+}
