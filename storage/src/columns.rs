@@ -145,10 +145,12 @@ pub(crate) fn slice_bytes(batch: &RecordBatch) -> usize {
 
 /// A view array may hang on to buffers far larger than its strings; only these are to be written.
 fn compact_views(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => Arc::clone(column),
+    if let Some(texts) = column.as_string_view_opt() {
+        Arc::new(texts.gc())
+    } else if let Some(bytes) = column.as_binary_view_opt() {
+        Arc::new(bytes.gc())
+    } else {
+        Arc::clone(column)
     }
 }
 

@@ -40,13 +40,13 @@ impl Store {
     /// All jobs' records, by id.
     pub fn jobs(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let records = self.inner.core.kv.scan(Family::Jobs)?;
-        Ok(records
-            .into_iter()
-            .filter_map(|(key, record)| match key {
-                Key::Job(id) => Some((id, record.to_vec())),
-                _ => None,
-            })
-            .collect())
+        let mut jobs = Vec::with_capacity(records.len());
+        for (key, record) in records {
+            if let Key::Job(id) = key {
+                jobs.push((id, record.to_vec()));
+            }
+        }
+        Ok(jobs)
     }
 
     /// Sets a job's checkpoint in place of the earlier one; durable on return.

@@ -200,6 +200,14 @@ impl Kv {
         tree.insert(key.bytes(), value).unwrap();
     }
 
+    /// Copies a value with its checksum to another key of the same room.
+    #[cfg(test)]
+    pub(crate) fn copy_raw(&self, from: &Key, to: &Key) {
+        let tree = self.tree(from.room());
+        let value = tree.get(from.bytes()).unwrap().unwrap();
+        tree.insert(to.bytes(), value).unwrap();
+    }
+
     /// The folder of the store.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -258,12 +266,7 @@ fn lock(path: &Path) -> Result<File> {
 
 /// sled names a held lock only in the text of an I/O error.
 fn is_lock_refusal(error: &StorageError) -> bool {
-    match error {
-        StorageError::Engine { source, .. } => {
-            source.to_string().contains("could not acquire lock")
-        }
-        _ => false,
-    }
+    matches!(error, StorageError::Engine { source, .. } if source.to_string().contains("could not acquire lock"))
 }
 
 /// Runs an engine call; its errors and its panics become ours.

@@ -60,6 +60,8 @@ mod row_group;
 mod snapshot;
 mod statistics;
 mod table;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 pub use error::{ObjectKind, Result, StorageError};
@@ -256,14 +258,13 @@ fn number(bytes: &[u8], name: impl Fn() -> String) -> Result<u64> {
 }
 
 fn last_job(kv: &Kv) -> Result<Option<u64>> {
-    let jobs = kv.scan(Family::Jobs)?;
-    Ok(jobs
-        .into_iter()
-        .filter_map(|(key, _)| match key {
-            Key::Job(id) => Some(id),
-            _ => None,
-        })
-        .max())
+    let mut last = None;
+    for (key, _) in kv.scan(Family::Jobs)? {
+        if let Key::Job(id) = key {
+            last = last.max(Some(id));
+        }
+    }
+    Ok(last)
 }
 
 /// Reads all records that say what the store holds.
@@ -271,11 +272,14 @@ fn load(core: &Arc<Core>) -> Result<CatalogState> {
     let kv = &core.kv;
     let mut groups: BTreeMap<(u32, u32), Record> = BTreeMap::new();
     let mut deletions: BTreeMap<(u32, u32), Record> = BTreeMap::new();
-    for (key, record) in kv.scan(Family::Groups)?.into_iter().chain(kv.scan(Family::Deletions)?) {
-        match key {
-            Key::Group(oid, group) => drop(groups.insert((oid, group), record)),
-            Key::Deletions(oid, group) => drop(deletions.insert((oid, group), record)),
-            _ => {}
+    for (key, record) in kv.scan(Family::Groups)? {
+        if let Key::Group(oid, group) = key {
+            groups.insert((oid, group), record);
+        }
+    }
+    for (key, record) in kv.scan(Family::Deletions)? {
+        if let Key::Deletions(oid, group) = key {
+            deletions.insert((oid, group), record);
         }
     }
 

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, PrimitiveArray,
-    StringArray,
+    Array, ArrayData, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray,
+    PrimitiveArray, StringArray, make_array,
 };
+use arrow::buffer::Buffer;
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Date64Type, Decimal128Type, Float32Type, Float64Type, Int8Type,
@@ -215,35 +216,10 @@ fn min_and_max<V: PartialOrd + Copy>(mut values: impl Iterator<Item = V>) -> Opt
 
 /// A number in the column's own type. The bits are the stored ones, so no unit or time zone is converted.
 fn signed_array(value: i64, data_type: &DataType) -> Option<ArrayRef> {
-    fn of<T: ArrowPrimitiveType>(value: T::Native, data_type: &DataType) -> ArrayRef {
-        Arc::new(
-            PrimitiveArray::<T>::new(vec![value].into(), None).with_data_type(data_type.clone()),
-        )
-    }
-    let narrow = i32::try_from(value);
-    Some(match data_type {
-        DataType::Int8 => of::<Int8Type>(i8::try_from(value).ok()?, data_type),
-        DataType::Int16 => of::<Int16Type>(i16::try_from(value).ok()?, data_type),
-        DataType::Int32 => of::<Int32Type>(narrow.ok()?, data_type),
-        DataType::Int64 => of::<Int64Type>(value, data_type),
-        DataType::Date32 => of::<Date32Type>(narrow.ok()?, data_type),
-        DataType::Date64 => of::<Date64Type>(value, data_type),
-        DataType::Time32(TimeUnit::Second) => of::<Time32SecondType>(narrow.ok()?, data_type),
-        DataType::Time32(_) => of::<Time32MillisecondType>(narrow.ok()?, data_type),
-        DataType::Time64(TimeUnit::Microsecond) => of::<Time64MicrosecondType>(value, data_type),
-        DataType::Time64(_) => of::<Time64NanosecondType>(value, data_type),
-        DataType::Timestamp(TimeUnit::Second, _) => of::<TimestampSecondType>(value, data_type),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => {
-            of::<TimestampMillisecondType>(value, data_type)
-        }
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            of::<TimestampMicrosecondType>(value, data_type)
-        }
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-            of::<TimestampNanosecondType>(value, data_type)
-        }
-        _ => return None,
-    })
+    let bytes = value.to_le_bytes();
+    let bytes = bytes.get(..data_type.primitive_width()?)?;
+    let data = ArrayData::builder(data_type.clone()).len(1).add_buffer(Buffer::from(bytes)).build();
+    data.ok().map(make_array)
 }
 
 #[cfg(test)]
