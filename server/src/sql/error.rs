@@ -28,6 +28,8 @@ pub enum ErrorKind {
     InvalidOption,
     /// An algorithm, a function or the like that does not exist.
     UndefinedObject,
+    /// A function that does not exist.
+    UndefinedFunction,
     /// A `$n` that no value was given for.
     UndefinedParameter,
     /// Nested or chained too deeply.
@@ -42,6 +44,7 @@ impl ErrorKind {
             ErrorKind::Unsupported => "0A000",
             ErrorKind::InvalidOption => "22023",
             ErrorKind::UndefinedObject => "42704",
+            ErrorKind::UndefinedFunction => "42883",
             ErrorKind::UndefinedParameter => "42P02",
             ErrorKind::TooComplex => "54001",
         }

@@ -2,15 +2,13 @@
 //!
 //! A statement's options are one `static` table ([`OptionSpec`]) and one struct. The table alone decides names, aliases,
 //! types and ranges, so that unknown names, repeats and wrong values are found, and explained, in one place
-//! ([`Reader`]). The struct holds what was given: `None` means "not said, or said to be None", and whoever runs
+//! ([`Reader`](super::option_reader::Reader)). The struct holds what was given: `None` means "not said, or said to be None", and whoever runs
 //! the statement applies a default that depends on the data or the model; other defaults are applied here.
 //!
 //! Options are checked when a statement is parsed, and read again with the values of its parameters when it runs.
 //! Whether a column, an encoder or a device of some name exists is not known here.
 
-use super::ast::{ImageInput, ImageValue, Name};
-use super::error::{ErrorKind, ParseError};
-use super::suggest::closest;
+use super::ast::Name;
 
 /// The options of a statement, as written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -110,7 +108,11 @@ const fn option(name: &'static str, kind: OptionKind) -> OptionSpec {
     OptionSpec { name, aliases: &[], kind, required: false }
 }
 
-const fn alias(name: &'static str, aliases: &'static [&'static str], kind: OptionKind) -> OptionSpec {
+const fn alias(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    kind: OptionKind,
+) -> OptionSpec {
     OptionSpec { name, aliases, kind, required: false }
 }
 
@@ -176,7 +178,8 @@ pub static CONVERT: &[OptionSpec] = &[
 ];
 
 /// ThanoSQL's COPY.
-pub static COPY_FILE: &[OptionSpec] = &[option("if_exists", OptionKind::Word(&["fail", "replace", "append"]))];
+pub static COPY_FILE: &[OptionSpec] =
+    &[option("if_exists", OptionKind::Word(&["fail", "replace", "append"]))];
 
 /// GET THANOSQL DATASET.
 pub static GET_DATASET: &[OptionSpec] = &[option("overwrite", OptionKind::Boolean)];
@@ -186,8 +189,11 @@ pub static GET_MODEL: &[OptionSpec] =
     &[option("model_name", OptionKind::Text), option("overwrite", OptionKind::Boolean)];
 
 /// SEARCH with `images=`.
-pub static SEARCH_EVERY_ROW: &[OptionSpec] =
-    &[option("emb_col", OptionKind::Text), option("top_k", at_least(1)), option("min_score", SCORE)];
+pub static SEARCH_EVERY_ROW: &[OptionSpec] = &[
+    option("emb_col", OptionKind::Text),
+    option("top_k", at_least(1)),
+    option("min_score", SCORE),
+];
 
 /// SEARCH with `search_input` among its options.
 pub static SEARCH_BEST: &[OptionSpec] = &[

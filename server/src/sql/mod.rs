@@ -1,0 +1,111 @@
+//! The grammar: a script in, typed statements out.
+//!
+//! A script is cut into tokens once ([`source`]) and split at its semicolons. Each statement is then either
+//! ThanoSQL's, read by a parser of our own ([`statement`]), or PostgreSQL's, handed to sqlparser as tokens ([`query`]).
+//! ThanoSQL within PostgreSQL and PostgreSQL within ThanoSQL nest as deep as one likes: what stands in parentheses in
+//! FROM becomes a placeholder table, what stands after AS becomes a query.
+//!
+//! ```text
+//! SELECT * FROM (SEARCH IMAGE images='a.jpg' USING m AS SELECT * FROM t) WHERE similarity_image1 > 0.5
+//!
+//! Sql { ast: SELECT * FROM (SELECT * FROM __thanosql_embedded_0) WHERE ...,
+//!       embedded: [ __thanosql_embedded_0 = Search { model: m, body: { query: SELECT * FROM t, embedded: [] } } ] }
+//! ```
+//!
+//! Every error says where, in characters of the script, and reads as PostgreSQL's does. No input makes it panic, and
+//! the depth of every tree is bounded, so no input exhausts a stack.
+//!
+//! Left out on purpose: nothing is looked up here. Whether tables, models, columns and files exist is the planner's
+//! question; this module knows neither the catalog nor DataFusion.
+
+mod ast;
+mod copy;
+mod cursor;
+mod error;
+mod option_reader;
+pub mod options;
+mod query;
+mod source;
+mod statement;
+mod suggest;
+#[cfg(test)]
+mod tests;
+
+use sqlparser::ast::Ident;
+use sqlparser::tokenizer::Token;
+
+pub use ast::{
+    Algorithm, Body, BuildModel, ComputeFunction, ComputeKind, Convert, Copy, CopyColumns,
+    CopyDataFormat, CopyDirection, CopyFile, CopyHeader, CopyTarget, CreateTableUsing,
+    DeclareCursor, DropModel, DropVerb, Embedded, Evaluate, ExplainThano, ExportModel, Fetch,
+    FetchDirection, FitModel, GetDataset, GetModel, ImageInput, ImageValue, JobId, JobIdValue,
+    ListKind, Maintenance, MaintenanceCommand, Name, ObjectName, Parsed, PathArgument, PathValue,
+    Predict, Print, RowStatement, Search, SearchForm, SqlStatement, Statement, UploadModel,
+};
+pub use error::{ErrorKind, ParseError};
+pub use option_reader::Reader as OptionReader;
+pub use source::position_of;
+pub use suggest::closest;
+
+use source::{Source, Tok};
+use statement::StatementParser;
+
+/// Parses a script into its statements; empty ones are left out.
+///
+/// # Errors
+///
+/// The first statement that cannot be parsed. None of a script is run if any of it cannot be parsed.
+pub fn parse_script(text: &str) -> Result<Vec<Parsed>, ParseError> {
+    let source = Source::new(text)?;
+    let mut statements = Vec::new();
+    let mut start = 0;
+    while start < source.tokens.len() {
+        let length =
+            source.tokens[start..].iter().position(|token| token.token == Token::SemiColon);
+        let end = length.map_or(source.tokens.len(), |length| start + length);
+        if start < end {
+            let statement = StatementParser::new(&source, start, end).statement()?;
+            let (first, last) = (&source.tokens[start], &source.tokens[end - 1]);
+            statements.push(Parsed {
+                statement,
+                text: source.text[first.start..last.end].to_owned(),
+                offset: first.position - 1,
+                parameter_count: highest_parameter(&source, start, end),
+                script: source.text.clone(),
+            });
+        }
+        start = end + 1;
+    }
+    Ok(statements)
+}
+
+/// Parses one query: SELECT, WITH, VALUES, a table's name, or a ThanoSQL statement that yields rows.
+///
+/// # Errors
+///
+/// Anything that is not one query.
+pub fn parse_query(text: &str) -> Result<Body, ParseError> {
+    let source = Source::new(text)?;
+    let end = source
+        .tokens
+        .iter()
+        .position(|token| token.token == Token::SemiColon)
+        .unwrap_or(source.tokens.len());
+    let body = StatementParser::new(&source, 0, end).body()?;
+    match source.tokens[end..].iter().position(|token| token.token != Token::SemiColon) {
+        Some(more) => Err(source.near(end + more)),
+        None => Ok(body),
+    }
+}
+
+/// An identifier of sqlparser's tree as PostgreSQL folds it: to lower case unless it is quoted.
+pub fn fold(identifier: &Ident) -> String {
+    match identifier.quote_style {
+        Some(_) => identifier.value.clone(),
+        None => identifier.value.to_ascii_lowercase(),
+    }
+}
+
+fn highest_parameter(source: &Source, start: usize, end: usize) -> usize {
+    source.tokens[start..end].iter().filter_map(Tok::parameter).max().unwrap_or(0)
+}
