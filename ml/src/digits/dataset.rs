@@ -55,18 +55,34 @@ pub struct DigitsDataset {
 ///
 /// # Errors
 /// [`MlError::Io`], with `AlreadyExists` if the folder holds something else.
-pub fn write_dataset(folder: &Path, train: usize, test: usize, seed: u64) -> Result<DigitsDataset, MlError> {
+pub fn write_dataset(
+    folder: &Path,
+    train: usize,
+    test: usize,
+    seed: u64,
+) -> Result<DigitsDataset, MlError> {
     let folder = absolute(folder)?;
     let replaces = is_replaceable(&folder)?;
     let unfinished = Unfinished::create(&folder)?;
-    let train_labels = write_split(&unfinished.path.join(TRAIN_FOLDER), train, seed.wrapping_mul(2))?;
-    let test_labels = write_split(&unfinished.path.join(TEST_FOLDER), test, seed.wrapping_mul(2).wrapping_add(1))?;
+    let train_labels =
+        write_split(&unfinished.path.join(TRAIN_FOLDER), train, seed.wrapping_mul(2))?;
+    let test_labels = write_split(
+        &unfinished.path.join(TEST_FOLDER),
+        test,
+        seed.wrapping_mul(2).wrapping_add(1),
+    )?;
     let train = listed(&folder.join(TRAIN_FOLDER), &train_labels);
     let test = listed(&folder.join(TEST_FOLDER), &test_labels);
     write_table(&unfinished.path.join(TABLE_FILE), &train)?;
     write_table(&unfinished.path.join(TEST_TABLE_FILE), &test)?;
     unfinished.finish(&folder, replaces)?;
-    Ok(DigitsDataset { table: folder.join(TABLE_FILE), test_table: folder.join(TEST_TABLE_FILE), train, test, folder })
+    Ok(DigitsDataset {
+        table: folder.join(TABLE_FILE),
+        test_table: folder.join(TEST_TABLE_FILE),
+        train,
+        test,
+        folder,
+    })
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> MlError {
@@ -79,12 +95,18 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> MlError {
 fn absolute(folder: &Path) -> Result<PathBuf, MlError> {
     let whole = std::path::absolute(folder).map_err(io_error(folder))?;
     let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
-        return Err(io_error(folder)(io::Error::new(io::ErrorKind::InvalidInput, "a folder with a name is needed")));
+        return Err(io_error(folder)(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a folder with a name is needed",
+        )));
     };
     fs::create_dir_all(parent).map_err(io_error(parent))?;
     let whole = parent.canonicalize().map_err(io_error(parent))?.join(name);
     if whole.to_str().is_none() {
-        return Err(io_error(folder)(io::Error::new(io::ErrorKind::InvalidInput, "the path must be UTF-8 to stand in a table")));
+        return Err(io_error(folder)(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path must be UTF-8 to stand in a table",
+        )));
     }
     Ok(whole)
 }
@@ -99,7 +121,10 @@ fn is_replaceable(folder: &Path) -> Result<bool, MlError> {
     if entries.next().is_none() || folder.join(TABLE_FILE).is_file() {
         return Ok(true);
     }
-    Err(io_error(folder)(io::Error::new(io::ErrorKind::AlreadyExists, "the folder holds something else than a dataset of digits")))
+    Err(io_error(folder)(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        "the folder holds something else than a dataset of digits",
+    )))
 }
 
 /// The dataset while it is written, beside its place. Dropped unfinished, it leaves nothing behind.
@@ -155,7 +180,8 @@ fn write_split(folder: &Path, count: usize, seed: u64) -> Result<Vec<u8>, MlErro
             let mut chance = Chance::new(Chance::new(seed).next() ^ id as u64);
             let label = (chance.next() % 10) as u8;
             let path = folder.join(format!("{id}.jpg"));
-            fs::write(&path, encoded(&draw_digit(label, chance.next()))).map_err(io_error(&path))?;
+            fs::write(&path, encoded(&draw_digit(label, chance.next())))
+                .map_err(io_error(&path))?;
             Ok(label)
         })
         .collect()
@@ -171,7 +197,11 @@ fn encoded(pixels: &[u8]) -> Vec<u8> {
 }
 
 fn listed(folder: &Path, labels: &[u8]) -> Vec<DigitsFile> {
-    labels.iter().enumerate().map(|(id, &label)| DigitsFile { path: folder.join(format!("{id}.jpg")), label }).collect()
+    labels
+        .iter()
+        .enumerate()
+        .map(|(id, &label)| DigitsFile { path: folder.join(format!("{id}.jpg")), label })
+        .collect()
 }
 
 fn write_table(table: &Path, files: &[DigitsFile]) -> Result<(), MlError> {
@@ -188,5 +218,9 @@ fn write_table(table: &Path, files: &[DigitsFile]) -> Result<(), MlError> {
 
 /// A field as RFC 4180 has it.
 fn csv_field(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }

@@ -65,7 +65,13 @@ struct Writer {
 
 impl Writer {
     fn invent(chance: &mut Chance) -> Writer {
-        let mut wave = || [chance.normal() * 0.03, chance.between(2.5, 6.5), chance.between(0.0, std::f32::consts::TAU)];
+        let mut wave = || {
+            [
+                chance.normal() * 0.03,
+                chance.between(2.5, 6.5),
+                chance.between(0.0, std::f32::consts::TAU),
+            ]
+        };
         let waves = [wave(), wave()];
         Writer {
             height: chance.around(19.0, 1.3, 14.5, 22.5),
@@ -74,7 +80,10 @@ impl Writer {
             turn: chance.around(0.0, 0.09, -0.25, 0.25),
             unsteadiness: chance.around(0.03, 0.012, 0.01, 0.065),
             waves,
-            offset: Point { x: chance.around(0.0, 0.75, -2.0, 2.0), y: chance.around(0.0, 0.75, -2.0, 2.0) },
+            offset: Point {
+                x: chance.around(0.0, 0.75, -2.0, 2.0),
+                y: chance.around(0.0, 0.75, -2.0, 2.0),
+            },
             pen: pen::Pen {
                 radius: chance.around(1.12, 0.33, 0.6, 2.1),
                 pressure: chance.between(0.05, 0.3),
@@ -87,13 +96,19 @@ impl Writer {
 
     /// The strokes of a style as this writer's lines, in pixels.
     fn write(&self, style: shapes::Style, chance: &mut Chance) -> Vec<Vec<Point>> {
-        let lines: Vec<Vec<Point>> = style.iter().map(|stroke| self.write_stroke(stroke, chance)).collect();
+        let lines: Vec<Vec<Point>> =
+            style.iter().map(|stroke| self.write_stroke(stroke, chance)).collect();
         let middle = middle_of(&lines);
         let half = DIGIT_SIZE as f32 / 2.0;
-        let to_page = Point { x: half + self.offset.x - middle.x, y: half + self.offset.y - middle.y };
+        let to_page =
+            Point { x: half + self.offset.x - middle.x, y: half + self.offset.y - middle.y };
         lines
             .into_iter()
-            .map(|line| line.into_iter().map(|point| Point { x: point.x + to_page.x, y: point.y + to_page.y }).collect())
+            .map(|line| {
+                line.into_iter()
+                    .map(|point| Point { x: point.x + to_page.x, y: point.y + to_page.y })
+                    .collect()
+            })
             .collect()
     }
 
@@ -104,7 +119,10 @@ impl Writer {
             let point = if place > 0 && stroke[place - 1] == (x, y) {
                 displaced[place - 1]
             } else {
-                Point { x: x + chance.normal() * self.unsteadiness / self.aspect.max(0.5), y: y + chance.normal() * self.unsteadiness }
+                Point {
+                    x: x + chance.normal() * self.unsteadiness / self.aspect.max(0.5),
+                    y: y + chance.normal() * self.unsteadiness,
+                }
             };
             displaced.push(point);
         }
@@ -118,7 +136,10 @@ impl Writer {
         let y = point.y - 0.5 + amplitude_y * (number_y * point.x + phase_y).sin();
         let leaning = x - self.slant * y;
         let (sine, cosine) = self.turn.sin_cos();
-        Point { x: (leaning * cosine - y * sine) * self.height, y: (leaning * sine + y * cosine) * self.height }
+        Point {
+            x: (leaning * cosine - y * sine) * self.height,
+            y: (leaning * sine + y * cosine) * self.height,
+        }
     }
 }
 

@@ -51,10 +51,14 @@ fn smooth_part(points: &[Point], line: &mut Vec<Point>) {
         for step in 1..=STEPS {
             let t = f32::from(step) / f32::from(STEPS);
             let along = |p0: f32, p1: f32, p2: f32, p3: f32| {
-                let (linear, quadratic, cubic) = (p2 - p0, 2.0 * p0 - 5.0 * p1 + 4.0 * p2 - p3, 3.0 * (p1 - p2) + p3 - p0);
+                let (linear, quadratic, cubic) =
+                    (p2 - p0, 2.0 * p0 - 5.0 * p1 + 4.0 * p2 - p3, 3.0 * (p1 - p2) + p3 - p0);
                 p1 + 0.5 * t * (linear + t * (quadratic + t * cubic))
             };
-            line.push(Point { x: along(before.x, from.x, to.x, after.x), y: along(before.y, from.y, to.y, after.y) });
+            line.push(Point {
+                x: along(before.x, from.x, to.x, after.x),
+                y: along(before.y, from.y, to.y, after.y),
+            });
         }
     }
 }
@@ -116,7 +120,8 @@ fn distance(point: Point, from: Point, to: Point) -> f32 {
     let (along_x, along_y) = (to.x - from.x, to.y - from.y);
     let length_squared = along_x * along_x + along_y * along_y;
     let t = if length_squared > 0.0 {
-        (((point.x - from.x) * along_x + (point.y - from.y) * along_y) / length_squared).clamp(0.0, 1.0)
+        (((point.x - from.x) * along_x + (point.y - from.y) * along_y) / length_squared)
+            .clamp(0.0, 1.0)
     } else {
         0.0
     };

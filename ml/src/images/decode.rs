@@ -32,7 +32,12 @@ pub fn probe(source: &ImageSource, limits: &ImageLimits) -> Result<ImageInfo, Im
 pub fn image_bytes(source: &ImageSource, limits: &ImageLimits) -> Result<ImageBytes, ImageError> {
     let content = Content::read(source, limits)?;
     let info = walled(&content.name, || content.header(limits).map(|(info, _, _)| info))?;
-    Ok(ImageBytes { media_type: info.format.media_type(), width: info.width, height: info.height, bytes: content.bytes.into_owned() })
+    Ok(ImageBytes {
+        media_type: info.format.media_type(),
+        width: info.width,
+        height: info.height,
+        bytes: content.bytes.into_owned(),
+    })
 }
 
 /// An upright image of 8 bits a sample, without alpha.
@@ -51,7 +56,9 @@ impl Pixels {
     pub(super) fn into_color(self, color: Color) -> Pixels {
         let samples = match (self.color, color) {
             (Color::Gray, Color::Gray) | (Color::Rgb, Color::Rgb) => self.samples,
-            (Color::Rgb, Color::Gray) => self.samples.as_chunks::<3>().0.iter().map(|&pixel| luma(pixel)).collect(),
+            (Color::Rgb, Color::Gray) => {
+                self.samples.as_chunks::<3>().0.iter().map(|&pixel| luma(pixel)).collect()
+            }
             (Color::Gray, Color::Rgb) => self.samples.iter().flat_map(|&gray| [gray; 3]).collect(),
         };
         Pixels { color, samples, ..self }
@@ -74,7 +81,11 @@ impl Pixels {
 ///
 /// # Errors
 /// All of [`ImageError`] that concern one image.
-pub(super) fn decode<G>(source: &ImageSource, limits: &ImageLimits, wait: impl FnOnce(u64) -> G) -> Result<Pixels, ImageError> {
+pub(super) fn decode<G>(
+    source: &ImageSource,
+    limits: &ImageLimits,
+    wait: impl FnOnce(u64) -> G,
+) -> Result<Pixels, ImageError> {
     let content = Content::read(source, limits)?;
     walled(&content.name, || content.decode(limits, wait))
 }
@@ -83,7 +94,10 @@ pub(super) fn decode<G>(source: &ImageSource, limits: &ImageLimits, wait: impl F
 fn walled<T>(name: &str, work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result,
-        Err(panic) => Err(ImageError::Broken { name: name.to_owned(), reason: format!("the decoder gave up: {}", panic_text(&*panic)) }),
+        Err(panic) => Err(ImageError::Broken {
+            name: name.to_owned(),
+            reason: format!("the decoder gave up: {}", panic_text(&*panic)),
+        }),
     }
 }
 
@@ -104,34 +118,49 @@ struct Content<'a> {
 impl<'a> Content<'a> {
     fn read(source: &'a ImageSource, limits: &ImageLimits) -> Result<Content<'a>, ImageError> {
         let content = match source {
-            ImageSource::Path(path) => Content { name: path.display().to_string(), bytes: read_file(path, limits)?.into() },
-            ImageSource::Bytes(bytes) => Content { name: "the image value".to_owned(), bytes: bytes.as_slice().into() },
+            ImageSource::Path(path) => {
+                Content { name: path.display().to_string(), bytes: read_file(path, limits)?.into() }
+            }
+            ImageSource::Bytes(bytes) => {
+                Content { name: "the image value".to_owned(), bytes: bytes.as_slice().into() }
+            }
         };
         check_bytes(&content.name, content.bytes.len() as u64, limits)?;
         Ok(content)
     }
 
     /// What the header says, and the decoder that stands behind it.
-    fn header(&self, limits: &ImageLimits) -> Result<(ImageInfo, Orientation, impl ImageDecoder + '_), ImageError> {
+    fn header(
+        &self,
+        limits: &ImageLimits,
+    ) -> Result<(ImageInfo, Orientation, impl ImageDecoder + '_), ImageError> {
         let format = self.format()?;
-        let mut reader = ImageReader::with_format(Cursor::new(&*self.bytes), library_format(format));
+        let mut reader =
+            ImageReader::with_format(Cursor::new(&*self.bytes), library_format(format));
         reader.limits(library_limits(limits));
-        let mut decoder = reader.into_decoder().map_err(|error| self.header_error(format, error))?;
+        let mut decoder =
+            reader.into_decoder().map_err(|error| self.header_error(format, error))?;
         let (width, height) = decoder.dimensions();
         self.check_size(width, height, limits)?;
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let (width, height) = if swaps_sides(orientation) { (height, width) } else { (width, height) };
+        let (width, height) =
+            if swaps_sides(orientation) { (height, width) } else { (width, height) };
         let color = if decoder.color_type().has_color() { Color::Rgb } else { Color::Gray };
         Ok((ImageInfo { width, height, color, format }, orientation, decoder))
     }
 
-    fn decode<G>(&self, limits: &ImageLimits, wait: impl FnOnce(u64) -> G) -> Result<Pixels, ImageError> {
+    fn decode<G>(
+        &self,
+        limits: &ImageLimits,
+        wait: impl FnOnce(u64) -> G,
+    ) -> Result<Pixels, ImageError> {
         let (info, orientation, decoder) = self.header(limits)?;
         if info.format == ImageFormat::Jpeg {
             jpeg::check_complete(&self.bytes).map_err(|reason| self.broken(reason))?;
         }
         let _held = wait(u64::from(info.width) * u64::from(info.height));
-        let mut image = DynamicImage::from_decoder(decoder).map_err(|error| self.library_error(error))?;
+        let mut image =
+            DynamicImage::from_decoder(decoder).map_err(|error| self.library_error(error))?;
         image.apply_orientation(orientation);
         let (width, height) = (image.width(), image.height());
         let (color, samples) = flatten(image);
@@ -150,7 +179,8 @@ impl<'a> Content<'a> {
             Ok(ImageFormat::Gif)
         } else if starts(b"BM") {
             Ok(ImageFormat::Bmp)
-        } else if matches!(*self.bytes, [b'P', b'1'..=b'7', separator, ..] if separator.is_ascii_whitespace() || separator == b'#') {
+        } else if matches!(*self.bytes, [b'P', b'1'..=b'7', separator, ..] if separator.is_ascii_whitespace() || separator == b'#')
+        {
             Ok(ImageFormat::Pnm)
         } else {
             Err(ImageError::NotAnImage { name: self.name.clone() })
@@ -163,9 +193,15 @@ impl<'a> Content<'a> {
         }
         let pixels = u64::from(width) * u64::from(height);
         if width.max(height) > limits.max_side {
-            Err(self.too_large(format!("{width} x {height} pixels, at most {} a side are allowed", limits.max_side)))
+            Err(self.too_large(format!(
+                "{width} x {height} pixels, at most {} a side are allowed",
+                limits.max_side
+            )))
         } else if pixels > limits.max_pixels {
-            Err(self.too_large(format!("{width} x {height} pixels, at most {} in all are allowed", limits.max_pixels)))
+            Err(self.too_large(format!(
+                "{width} x {height} pixels, at most {} in all are allowed",
+                limits.max_pixels
+            )))
         } else {
             Ok(())
         }
@@ -175,7 +211,9 @@ impl<'a> Content<'a> {
     fn header_error(&self, format: ImageFormat, error: image::ImageError) -> ImageError {
         let error = self.library_error(error);
         match (format, &error) {
-            (ImageFormat::Bmp | ImageFormat::Pnm, ImageError::Broken { .. }) => ImageError::NotAnImage { name: self.name.clone() },
+            (ImageFormat::Bmp | ImageFormat::Pnm, ImageError::Broken { .. }) => {
+                ImageError::NotAnImage { name: self.name.clone() }
+            }
             _ => error,
         }
     }
@@ -183,7 +221,9 @@ impl<'a> Content<'a> {
     fn library_error(&self, error: image::ImageError) -> ImageError {
         match error {
             image::ImageError::Limits(limit) => self.too_large(limit.to_string()),
-            image::ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => self.broken("the file ends too early"),
+            image::ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                self.broken("the file ends too early")
+            }
             image::ImageError::Decoding(_)
             | image::ImageError::Encoding(_)
             | image::ImageError::Parameter(_)
@@ -205,7 +245,13 @@ impl<'a> Content<'a> {
 fn read_file(path: &Path, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
     let failed = |source: std::io::Error| {
         // What could not be a file's name names no file either.
-        if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput | ErrorKind::InvalidFilename) {
+        if matches!(
+            source.kind(),
+            ErrorKind::NotFound
+                | ErrorKind::NotADirectory
+                | ErrorKind::InvalidInput
+                | ErrorKind::InvalidFilename
+        ) {
             ImageError::Missing { path: path.to_owned() }
         } else {
             ImageError::Io { path: path.to_owned(), source }
@@ -252,8 +298,14 @@ fn library_format(format: ImageFormat) -> image::ImageFormat {
 
 fn swaps_sides(orientation: Orientation) -> bool {
     match orientation {
-        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => true,
-        Orientation::NoTransforms | Orientation::Rotate180 | Orientation::FlipHorizontal | Orientation::FlipVertical => false,
+        Orientation::Rotate90
+        | Orientation::Rotate270
+        | Orientation::Rotate90FlipH
+        | Orientation::Rotate270FlipH => true,
+        Orientation::NoTransforms
+        | Orientation::Rotate180
+        | Orientation::FlipHorizontal
+        | Orientation::FlipVertical => false,
     }
 }
 
@@ -271,11 +323,21 @@ fn flatten(image: DynamicImage) -> (Color, Vec<u8>) {
         (true, false) => (Color::Rgb, image.into_rgb8().into_raw()),
         (false, true) => {
             let samples = image.into_luma_alpha8().into_raw();
-            (Color::Gray, samples.as_chunks::<2>().0.iter().map(|&[gray, alpha]| on_white(gray, alpha)).collect())
+            (
+                Color::Gray,
+                samples
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|&[gray, alpha]| on_white(gray, alpha))
+                    .collect(),
+            )
         }
         (true, true) => {
             let samples = image.into_rgba8().into_raw();
-            let blend = |&[red, green, blue, alpha]: &[u8; 4]| [red, green, blue].map(|sample| on_white(sample, alpha));
+            let blend = |&[red, green, blue, alpha]: &[u8; 4]| {
+                [red, green, blue].map(|sample| on_white(sample, alpha))
+            };
             (Color::Rgb, samples.as_chunks::<4>().0.iter().flat_map(blend).collect())
         }
     }

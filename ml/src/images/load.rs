@@ -8,7 +8,10 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use rayon::prelude::*;
 
 use super::decode::{Pixels, decode, probe};
-use super::{Color, ImageError, ImageFailure, ImageLimits, ImageSet, ImageSource, InputSpec, MAX_INPUT_SIZE, MIN_INPUT_SIZE};
+use super::{
+    Color, ImageError, ImageFailure, ImageLimits, ImageSet, ImageSource, InputSpec, MAX_INPUT_SIZE,
+    MIN_INPUT_SIZE,
+};
 
 /// How many images are looked at to choose a shape.
 const SAMPLES: usize = 64;
@@ -30,7 +33,12 @@ const LARGE_SIDE: u32 = 224;
 /// # Errors
 /// [`ImageError::NoImages`] for an empty list, [`ImageError::BadSize`], and if no image could be read the first one's error. An image among
 /// readable ones that is not is left to [`load_images`], which says so.
-pub fn choose_input_spec(sources: &[ImageSource], size: Option<u32>, color: Option<Color>, limits: &ImageLimits) -> Result<InputSpec, ImageError> {
+pub fn choose_input_spec(
+    sources: &[ImageSource],
+    size: Option<u32>,
+    color: Option<Color>,
+    limits: &ImageLimits,
+) -> Result<InputSpec, ImageError> {
     if let Some(size) = size
         && !(MIN_INPUT_SIZE..=MAX_INPUT_SIZE).contains(&size)
     {
@@ -39,8 +47,10 @@ pub fn choose_input_spec(sources: &[ImageSource], size: Option<u32>, color: Opti
     if let (Some(size), Some(color)) = (size, color) {
         return Ok(InputSpec { size, color });
     }
-    let sampled: Vec<&ImageSource> = sample_places(sources.len()).map(|place| &sources[place]).collect();
-    let seen: Vec<Result<(u32, bool), ImageError>> = sampled.par_iter().map(|source| look_at(source, color, limits)).collect();
+    let sampled: Vec<&ImageSource> =
+        sample_places(sources.len()).map(|place| &sources[place]).collect();
+    let seen: Vec<Result<(u32, bool), ImageError>> =
+        sampled.par_iter().map(|source| look_at(source, color, limits)).collect();
     let mut short_sides = Vec::with_capacity(seen.len());
     let mut all_gray = true;
     let mut first_error = None;
@@ -130,7 +140,11 @@ fn sample_places(count: usize) -> impl Iterator<Item = usize> {
 }
 
 /// An image's short side and whether it is grey. Pixels are decoded only if the header leaves it open.
-fn look_at(source: &ImageSource, color: Option<Color>, limits: &ImageLimits) -> Result<(u32, bool), ImageError> {
+fn look_at(
+    source: &ImageSource,
+    color: Option<Color>,
+    limits: &ImageLimits,
+) -> Result<(u32, bool), ImageError> {
     let info = probe(source, limits)?;
     let gray = match (color, info.color) {
         (Some(Color::Gray), _) | (None, Color::Gray) => true,
@@ -165,7 +179,9 @@ fn write_square(decoded: Pixels, spec: InputSpec, resizer: &mut Resizer, place: 
         let source = ImageRef::new(decoded.width, decoded.height, &decoded.samples, pixel_type)
             .expect("a decoded image has width x height x channels samples");
         let mut square = Image::new(spec.size, spec.size, pixel_type);
-        resizer.resize(&source, &mut square, Some(&options)).expect("both images have the same pixel type");
+        resizer
+            .resize(&source, &mut square, Some(&options))
+            .expect("both images have the same pixel type");
         square.into_vec()
     };
     match spec.color {
@@ -202,7 +218,10 @@ impl PixelGate {
     fn enter(&self, pixels: u64) -> PixelPass<'_> {
         let pixels = pixels.min(self.capacity);
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.freed.wait_while(free, |free| *free < pixels).unwrap_or_else(PoisonError::into_inner);
+        let mut free = self
+            .freed
+            .wait_while(free, |free| *free < pixels)
+            .unwrap_or_else(PoisonError::into_inner);
         *free -= pixels;
         PixelPass { gate: self, pixels }
     }

@@ -106,7 +106,8 @@ impl ImageSet {
     /// Takes pixels laid out as `[count, channels, height, width]`. None if they are no whole number of images.
     pub fn new(spec: InputSpec, pixels: Vec<u8>) -> Option<ImageSet> {
         let image_len = spec.image_len();
-        let whole = if image_len == 0 { pixels.is_empty() } else { pixels.len().is_multiple_of(image_len) };
+        let whole =
+            if image_len == 0 { pixels.is_empty() } else { pixels.len().is_multiple_of(image_len) };
         whole.then_some(ImageSet { spec, pixels })
     }
 

@@ -11,17 +11,30 @@ use super::decode::{Pixels, decode};
 use super::{Color, ImageError, ImageLimits, ImageSource, Preview};
 
 /// The characters, and how bright each shows the upper and the lower pixel (0 to 1).
-const GLYPHS: [(char, f32, f32); 7] =
-    [(' ', 0.0, 0.0), ('░', 0.25, 0.25), ('▒', 0.5, 0.5), ('▓', 0.75, 0.75), ('█', 1.0, 1.0), ('▀', 1.0, 0.0), ('▄', 0.0, 1.0)];
+const GLYPHS: [(char, f32, f32); 7] = [
+    (' ', 0.0, 0.0),
+    ('░', 0.25, 0.25),
+    ('▒', 0.5, 0.5),
+    ('▓', 0.75, 0.75),
+    ('█', 1.0, 1.0),
+    ('▀', 1.0, 0.0),
+    ('▄', 0.0, 1.0),
+];
 
 /// Draws an image within `columns` x `rows` characters, its proportions kept; small ones are not enlarged.
 ///
 /// # Errors
 /// All of [`ImageError`] that concern one image.
-pub fn preview(source: &ImageSource, limits: &ImageLimits, columns: u32, rows: u32) -> Result<Preview, ImageError> {
+pub fn preview(
+    source: &ImageSource,
+    limits: &ImageLimits,
+    columns: u32,
+    rows: u32,
+) -> Result<Preview, ImageError> {
     let decoded = decode(source, limits, |_| ())?.into_color(Color::Gray);
     let info = decoded.info;
-    let (width, height) = fitting(decoded.width, decoded.height, columns.max(1), rows.max(1).saturating_mul(2));
+    let (width, height) =
+        fitting(decoded.width, decoded.height, columns.max(1), rows.max(1).saturating_mul(2));
     let samples = resized(decoded, width, height);
     Ok(Preview {
         media_type: info.format.media_type(),
@@ -33,7 +46,9 @@ pub fn preview(source: &ImageSource, limits: &ImageLimits, columns: u32, rows: u
 
 /// The largest size of these proportions within the box, at least a pixel each way.
 fn fitting(width: u32, height: u32, max_width: u32, max_height: u32) -> (u32, u32) {
-    let scale = (f64::from(max_width) / f64::from(width)).min(f64::from(max_height) / f64::from(height)).min(1.0);
+    let scale = (f64::from(max_width) / f64::from(width))
+        .min(f64::from(max_height) / f64::from(height))
+        .min(1.0);
     let scaled = |side: u32, most: u32| ((f64::from(side) * scale).round() as u32).clamp(1, most);
     (scaled(width, max_width), scaled(height, max_height))
 }
@@ -59,7 +74,10 @@ fn stretched(samples: &[u8]) -> Vec<f32> {
     let low = f32::from(sorted[cut]);
     let high = f32::from(sorted[sorted.len() - 1 - cut]);
     let (low, high) = if high - low < 16.0 { (0.0, 255.0) } else { (low, high) };
-    samples.iter().map(|&sample| ((f32::from(sample) - low) / (high - low)).clamp(0.0, 1.0)).collect()
+    samples
+        .iter()
+        .map(|&sample| ((f32::from(sample) - low) / (high - low)).clamp(0.0, 1.0))
+        .collect()
 }
 
 fn draw(brightness: &[f32], width: usize) -> String {
@@ -80,5 +98,8 @@ fn draw(brightness: &[f32], width: usize) -> String {
 
 fn nearest_glyph(upper: f32, lower: f32) -> char {
     let distance = |glyph: &(char, f32, f32)| (glyph.1 - upper).powi(2) + (glyph.2 - lower).powi(2);
-    GLYPHS.iter().min_by(|left, right| distance(left).total_cmp(&distance(right))).map_or(' ', |glyph| glyph.0)
+    GLYPHS
+        .iter()
+        .min_by(|left, right| distance(left).total_cmp(&distance(right)))
+        .map_or(' ', |glyph| glyph.0)
 }
