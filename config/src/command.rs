@@ -26,34 +26,38 @@ pub(crate) const TIMEOUT: &str = "timeout";
 /// The settings that mean something to the demo; it chooses address and folders itself.
 pub(crate) const DEMO_SETTINGS: [&str; 3] = ["device", "log_filter", "log_format"];
 
+/// The demo logs less, so that it can be read.
+pub(crate) const DEMO_LOG_FILTER: &str = "warn";
+
 /// The whole command line.
 pub(crate) fn command() -> Command {
     let serve = Command::new(SERVE).about("Run the server (the default command)");
     let demo = Command::new(DEMO)
-        .about("Draw handwriting-like digits and run the tutorial on them")
-        .long_about(
-            "Draws handwriting-like digits into a temporary folder, starts a server on a free port, runs the tutorial's \
-             statements on it over a real connection and shows what they answer.",
-        )
+        .about("Draw handwriting-like digits, run the tutorial on them with a server of its own, and show the answers")
         .arg(number(IMAGES, "COUNT", "3000", "Digits to train with", 20, 60_000))
         .arg(number(EPOCHS, "COUNT", "5", "Passes over them", 1, 1_000))
         .arg(number(SEED, "NUMBER", "7", "Seed of the digits and of the training", 0, u32::MAX.into()))
         .arg(Arg::new(KEEP).long(KEEP).action(ArgAction::SetTrue).help("Keep the folder with images and store, and say where it is"))
-        .args(DEMO_SETTINGS.map(|key| argument(setting(key))));
+        .args(DEMO_SETTINGS.map(|key| argument(setting(key))))
+        .mut_arg("log_filter", |argument| {
+            argument.help(described(&Setting { default: Some(DEMO_LOG_FILTER), ..*setting("log_filter") }))
+        });
     let healthcheck = Command::new(HEALTHCHECK)
         .about("Connect to a running server; ends with 0 if it answers, with 1 if not")
         .arg(config_argument())
-        .arg(
-            argument(setting("listen"))
-                .help(described(setting("listen"), "Address that the server listens on")),
-        )
-        .arg(text_argument(TIMEOUT, "TIME", "How long to wait [default: 3 s]"));
+        .arg(argument(setting("listen")).help(described(&Setting {
+            help: "Address that the server listens on",
+            ..*setting("listen")
+        })))
+        .arg(text_argument(TIMEOUT, "TIME", "How long to wait\n[default: 3 s]"));
     with_settings(Command::new("thanosql"))
+        .bin_name("thanosql")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A SQL database that learns from images, over PostgreSQL's protocol")
         .after_help(
             "A flag wins over its environment variable, that over the configuration file, that over the default.\n\
-             Bytes may carry KiB, MiB, GiB, kB, MB or GB; a time carries ms, s, min or h.",
+             Bytes may carry KiB, MiB, GiB, kB, MB or GB; a time carries ms, s, min or h.\n\
+             Users are named in THANOSQL_USERS=name:password,..., in the configuration file or in a users file, never by a flag.",
         )
         .subcommand_value_name("COMMAND")
         .args_conflicts_with_subcommands(true)
@@ -67,12 +71,12 @@ fn with_settings(command: Command) -> Command {
 }
 
 fn config_argument() -> Arg {
-    text_argument(CONFIG, "FILE", "Configuration file in TOML [env: THANOSQL_CONFIG]")
+    text_argument(CONFIG, "FILE", "Configuration file in TOML\n[env: THANOSQL_CONFIG]")
 }
 
 fn argument(setting: &'static Setting) -> Arg {
     let action = if setting.kind == Kind::Folders { ArgAction::Append } else { ArgAction::Set };
-    text_argument(setting.key, setting.value_name, described(setting, setting.help))
+    text_argument(setting.key, setting.value_name, described(setting))
         .long(setting.flag)
         .help_heading(setting.group.heading())
         .action(action)
@@ -107,8 +111,8 @@ fn number(
         .help(help)
 }
 
-fn described(setting: &Setting, help: &str) -> String {
+fn described(setting: &Setting) -> String {
     let default =
-        setting.default.map_or_else(String::new, |default| format!(" [default: {default}]"));
-    format!("{help}{default} [env: {}]", setting.variable())
+        setting.default.map_or_else(String::new, |default| format!("[default: {default}] "));
+    format!("{}\n{default}[env: {}]", setting.help, setting.variable())
 }

@@ -202,7 +202,7 @@ pub(crate) fn demo(
     };
     let mut log = given.log()?;
     if given.find(setting("log_filter")).1 == Source::Default {
-        log.filter = "warn".to_owned();
+        log.filter = command::DEMO_LOG_FILTER.to_owned();
     }
     Ok(Invocation::Demo(Box::new(DemoSettings {
         images: number(command::IMAGES) as usize,
@@ -366,19 +366,20 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// A setting that is a number, of whatever unit.
     fn count(&self, key: &'static str) -> Result<u64, ConfigError> {
-        match setting(key).kind {
-            Kind::Count { min, max } => self.parsed(key, |text| value::count(text, min, max)),
-            Kind::Bytes { min, max } => self.parsed(key, |text| value::bytes(text, min, max)),
-            kind => unreachable!("{key} is a {kind:?}"),
+        if let Kind::Count { min, max } = setting(key).kind {
+            self.parsed(key, |text| value::count(text, min, max))
+        } else if let Kind::Bytes { min, max } = setting(key).kind {
+            self.parsed(key, |text| value::bytes(text, min, max))
+        } else {
+            unreachable!("{key} is no number")
         }
     }
 
     fn time(&self, key: &'static str) -> Result<Option<Duration>, ConfigError> {
-        match setting(key).kind {
-            Kind::Time { may_be_off } => self.parsed(key, |text| value::time(text, may_be_off)),
-            kind => unreachable!("{key} is a {kind:?}"),
-        }
+        let Kind::Time { may_be_off } = setting(key).kind else { unreachable!("{key} is no time") };
+        self.parsed(key, |text| value::time(text, may_be_off))
     }
 
     fn log(&self) -> Result<LogSettings, ConfigError> {

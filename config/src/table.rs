@@ -236,7 +236,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Folder,
         default: None,
         value_name: "DIR",
-        help: "Where GET THANOSQL DATASET puts files; always a data root [default: datasets in the store]",
+        help: "Where GET THANOSQL DATASET puts files; always a data root; by default the folder datasets in the store",
     },
     Setting {
         key: "sled_cache_bytes",
