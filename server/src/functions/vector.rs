@@ -1,0 +1,750 @@
+//! Functions over vectors: `cosine_similarity` and pgvector's distances.
+//!
+//! A vector is `vector(n)` (`FixedSizeList<Float32, n>`), an array of numbers, or its text form `[1,2,3]`. Sums are kept in
+//! sixteen lanes, so that the compiler can use the processor's vector registers; a scan is then bound by memory.
+//!
+//! Where pgvector answers NaN, the cosine with a vector of zeros, the answer here is 0: such a vector is similar to nothing,
+//! and NaN would stand before every other row in `ORDER BY ... DESC`. Results are clamped to [-1, 1], and equal vectors
+//! give exactly 1.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, Float64Builder, Int32Builder,
+    ListArray, ListBuilder, Float32Builder,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use thanosql_protocol::{SqlError, SqlState};
+
+use crate::error::through_datafusion;
+use crate::learning::vector_type;
+
+/// Partial sums kept side by side.
+const LANES: usize = 16;
+
+/// Longest vector that may be written down, as in pgvector.
+const MAX_DIMENSIONS: usize = 16_000;
+
+/// All functions of this module, to be registered in every session.
+pub fn vector_functions() -> Vec<ScalarUDF> {
+    let mut functions: Vec<ScalarUDF> = Metric::ALL
+        .into_iter()
+        .map(|metric| ScalarUDF::new_from_impl(MetricFunction::new(metric)))
+        .collect();
+    functions.push(ScalarUDF::new_from_impl(MeasureFunction::new(Measure::Dimensions)));
+    functions.push(ScalarUDF::new_from_impl(MeasureFunction::new(Measure::Norm)));
+    functions.push(ScalarUDF::new_from_impl(ToVector::new()));
+    functions
+}
+
+/// What two vectors are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// `a . b / (|a| |b|)`, from -1 to 1, higher is closer.
+    CosineSimilarity,
+    /// `1 - cosine_similarity`: pgvector's `<=>`.
+    CosineDistance,
+    /// `|a - b|`: pgvector's `<->`.
+    L2Distance,
+    /// `a . b`.
+    InnerProduct,
+    /// `-(a . b)`: pgvector's `<#>`.
+    NegativeInnerProduct,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Metric; 5] = [
+        Metric::CosineSimilarity,
+        Metric::CosineDistance,
+        Metric::L2Distance,
+        Metric::InnerProduct,
+        Metric::NegativeInnerProduct,
+    ];
+
+    /// The function's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::CosineSimilarity => "cosine_similarity",
+            Metric::CosineDistance => "cosine_distance",
+            Metric::L2Distance => "l2_distance",
+            Metric::InnerProduct => "inner_product",
+            Metric::NegativeInnerProduct => "vector_negative_inner_product",
+        }
+    }
+
+    /// The metric of pgvector's operators.
+    pub fn of_operator(operator: &str) -> Option<Metric> {
+        match operator {
+            "<=>" => Some(Metric::CosineDistance),
+            "<->" => Some(Metric::L2Distance),
+            "<#>" => Some(Metric::NegativeInnerProduct),
+            _ => None,
+        }
+    }
+
+    /// Of two vectors of equal length.
+    fn measure(self, a: &[f32], b: &[f32]) -> f64 {
+        match self {
+            Metric::CosineSimilarity => cosine(a, b),
+            Metric::CosineDistance => 1.0 - cosine(a, b),
+            Metric::L2Distance => f64::from(lanes(a, b, |x, y| (x - y) * (x - y))).sqrt(),
+            Metric::InnerProduct => f64::from(dot(a, b)),
+            Metric::NegativeInnerProduct => -f64::from(dot(a, b)),
+        }
+    }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    cosine_of_sums(dot(a, b), dot(a, a), dot(b, b))
+}
+
+/// The product of two f32 is exact in f64, so for equal vectors the root is exact too and the quotient is 1.
+fn cosine_of_sums(product: f32, a_squared: f32, b_squared: f32) -> f64 {
+    let norms = (f64::from(a_squared) * f64::from(b_squared)).sqrt();
+    if norms == 0.0 {
+        return 0.0;
+    }
+    (f64::from(product) / norms).clamp(-1.0, 1.0)
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    lanes(a, b, |x, y| x * y)
+}
+
+#[inline(always)]
+fn lanes(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut sums = [0.0_f32; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a_block, b_block) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            sums[lane] += term(a_block[lane], b_block[lane]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| term(*x, *y)).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// `a . b` and `a . a` in one pass over `a`, with the same order of additions as [`dot`].
+fn dot_and_square(a: &[f32], b: &[f32]) -> (f32, f32) {
+    let mut products = [0.0_f32; LANES];
+    let mut squares = [0.0_f32; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a_block, b_block) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            products[lane] += a_block[lane] * b_block[lane];
+            squares[lane] += a_block[lane] * a_block[lane];
+        }
+    }
+    let product_rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
+    let square_rest: f32 = a_rest.iter().map(|x| x * x).sum();
+    (
+        products.iter().sum::<f32>() + product_rest,
+        squares.iter().sum::<f32>() + square_rest,
+    )
+}
+
+/// A column of vectors as one run of numbers.
+struct Vectors {
+    values: Float32Array,
+    layout: Layout,
+    nulls: Option<NullBuffer>,
+    len: usize,
+}
+
+enum Layout {
+    Fixed { dim: usize },
+    Ragged { offsets: OffsetBuffer<i32> },
+}
+
+impl Vectors {
+    fn of(array: &ArrayRef) -> Result<Vectors> {
+        match array.data_type() {
+            DataType::FixedSizeList(_, _) => Vectors::of_fixed(array.as_fixed_size_list()),
+            DataType::List(_) => Vectors::of_list(array.as_list::<i32>()),
+            DataType::Utf8 => {
+                let mut builder = ListBuilder::new(Float32Builder::new());
+                for text in array.as_string::<i32>() {
+                    match text {
+                        Some(text) => {
+                            builder.values().append_slice(&parse_vector(text).map_err(through_datafusion)?);
+                            builder.append(true);
+                        }
+                        None => builder.append(false),
+                    }
+                }
+                Vectors::of_list(&builder.finish())
+            }
+            DataType::Null => Ok(Vectors {
+                values: Float32Array::from(Vec::<f32>::new()),
+                layout: Layout::Fixed { dim: 0 },
+                nulls: Some(NullBuffer::new_null(array.len())),
+                len: array.len(),
+            }),
+            other => Err(not_a_vector(other)),
+        }
+    }
+
+    fn of_fixed(array: &FixedSizeListArray) -> Result<Vectors> {
+        let dim = usize::try_from(array.value_length()).unwrap_or(0);
+        // `values` ignores a slice's offset: `value_offset` of the first row is where it starts.
+        let start = if array.is_empty() { 0 } else { usize::try_from(array.value_offset(0)).unwrap_or(0) };
+        let values = float_values(array.values())?.slice(start, array.len() * dim);
+        Ok(Vectors {
+            values,
+            layout: Layout::Fixed { dim },
+            nulls: array.nulls().cloned(),
+            len: array.len(),
+        })
+    }
+
+    fn of_list(array: &ListArray) -> Result<Vectors> {
+        Ok(Vectors {
+            values: float_values(array.values())?,
+            layout: Layout::Ragged { offsets: array.offsets().clone() },
+            nulls: array.nulls().cloned(),
+            len: array.len(),
+        })
+    }
+
+    /// Errors: 22004 if an element is NULL.
+    fn get(&self, row: usize) -> Result<Option<&[f32]>> {
+        if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            return Ok(None);
+        }
+        let range = match &self.layout {
+            Layout::Fixed { dim } => row * dim..(row + 1) * dim,
+            Layout::Ragged { offsets } => offsets[row] as usize..offsets[row + 1] as usize,
+        };
+        if self.values.null_count() > 0 && range.clone().any(|index| self.values.is_null(index)) {
+            return Err(through_datafusion(SqlError::new(
+                SqlState::NULL_VALUE_NOT_ALLOWED,
+                "a vector must not contain nulls",
+            )));
+        }
+        Ok(Some(&self.values.values()[range]))
+    }
+}
+
+fn float_values(values: &ArrayRef) -> Result<Float32Array> {
+    Ok(arrow::compute::cast(values, &DataType::Float32)?
+        .as_primitive::<Float32Type>()
+        .clone())
+}
+
+fn not_a_vector(data_type: &DataType) -> DataFusionError {
+    through_datafusion(SqlError::new(
+        SqlState::DATATYPE_MISMATCH,
+        format!("a vector is needed, not {data_type}"),
+    ))
+}
+
+fn different_lengths(a: usize, b: usize) -> DataFusionError {
+    through_datafusion(SqlError::new(
+        SqlState::DATA_EXCEPTION,
+        format!("vectors of different lengths: {a} and {b}"),
+    ))
+}
+
+/// What an argument is turned into before the function sees it.
+fn vector_argument(data_type: &DataType) -> Result<DataType> {
+    let float_item = || Arc::new(Field::new("item", DataType::Float32, true));
+    match data_type {
+        DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32 => Ok(data_type.clone()),
+        DataType::FixedSizeList(item, dim) if item.data_type().is_numeric() => {
+            Ok(DataType::FixedSizeList(float_item(), *dim))
+        }
+        DataType::List(item) | DataType::LargeList(item)
+            if item.data_type().is_numeric() || *item.data_type() == DataType::Null =>
+        {
+            Ok(DataType::List(float_item()))
+        }
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(DataType::Utf8),
+        DataType::Null => Ok(DataType::Null),
+        other => Err(not_a_vector(other)),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct MetricFunction {
+    metric: Metric,
+    signature: Signature,
+}
+
+impl MetricFunction {
+    fn new(metric: Metric) -> MetricFunction {
+        MetricFunction {
+            metric,
+            signature: Signature::user_defined(Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for MetricFunction {
+    fn name(&self) -> &str {
+        self.metric.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        if arguments.len() != 2 {
+            return Err(wrong_arguments(self.name(), "two vectors"));
+        }
+        let coerced = arguments.iter().map(vector_argument).collect::<Result<Vec<_>>>()?;
+        if let [DataType::FixedSizeList(_, a), DataType::FixedSizeList(_, b)] = coerced.as_slice()
+            && a != b
+        {
+            return Err(different_lengths(*a as usize, *b as usize));
+        }
+        Ok(coerced)
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Float64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [a, b] = args.args.as_slice() else {
+            return Err(wrong_arguments(self.name(), "two vectors"));
+        };
+        match (a, b) {
+            (ColumnarValue::Scalar(a), ColumnarValue::Scalar(b)) => {
+                let a = Vectors::of(&a.to_array()?)?;
+                let b = Vectors::of(&b.to_array()?)?;
+                let value = match (a.get(0)?, b.get(0)?) {
+                    (Some(a), Some(b)) => Some(self.pair(a, b)?),
+                    (None, _) | (_, None) => None,
+                };
+                Ok(ColumnarValue::Scalar(ScalarValue::Float64(value)))
+            }
+            (ColumnarValue::Array(column), ColumnarValue::Scalar(query))
+            | (ColumnarValue::Scalar(query), ColumnarValue::Array(column)) => {
+                self.column_with_query(&Vectors::of(column)?, &Vectors::of(&query.to_array()?)?)
+            }
+            (ColumnarValue::Array(a), ColumnarValue::Array(b)) => {
+                let (a, b) = (Vectors::of(a)?, Vectors::of(b)?);
+                let mut results = Float64Builder::with_capacity(a.len);
+                for row in 0..a.len {
+                    match (a.get(row)?, b.get(row)?) {
+                        (Some(a), Some(b)) => results.append_value(self.pair(a, b)?),
+                        (None, _) | (_, None) => results.append_null(),
+                    }
+                }
+                Ok(ColumnarValue::Array(Arc::new(results.finish())))
+            }
+        }
+    }
+}
+
+impl MetricFunction {
+    fn pair(&self, a: &[f32], b: &[f32]) -> Result<f64> {
+        if a.len() != b.len() {
+            return Err(different_lengths(a.len(), b.len()));
+        }
+        Ok(self.metric.measure(a, b))
+    }
+
+    /// Every metric is symmetric, so it does not matter which argument the column was.
+    fn column_with_query(&self, column: &Vectors, query: &Vectors) -> Result<ColumnarValue> {
+        let Some(query) = query.get(0)? else {
+            return Ok(ColumnarValue::Scalar(ScalarValue::Float64(None)));
+        };
+        let query_squared = dot(query, query);
+        let mut results = Float64Builder::with_capacity(column.len);
+        for row in 0..column.len {
+            let Some(vector) = column.get(row)? else {
+                results.append_null();
+                continue;
+            };
+            if vector.len() != query.len() {
+                return Err(different_lengths(vector.len(), query.len()));
+            }
+            results.append_value(match self.metric {
+                Metric::CosineSimilarity | Metric::CosineDistance => {
+                    let (product, squared) = dot_and_square(vector, query);
+                    let cosine = cosine_of_sums(product, squared, query_squared);
+                    if self.metric == Metric::CosineSimilarity { cosine } else { 1.0 - cosine }
+                }
+                Metric::L2Distance | Metric::InnerProduct | Metric::NegativeInnerProduct => {
+                    self.metric.measure(vector, query)
+                }
+            });
+        }
+        Ok(ColumnarValue::Array(Arc::new(results.finish())))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Measure {
+    Dimensions,
+    Norm,
+}
+
+/// `vector_dims(v)` and `vector_norm(v)` (also `l2_norm`).
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct MeasureFunction {
+    measure: Measure,
+    aliases: Vec<String>,
+    signature: Signature,
+}
+
+impl MeasureFunction {
+    fn new(measure: Measure) -> MeasureFunction {
+        MeasureFunction {
+            measure,
+            aliases: match measure {
+                Measure::Dimensions => Vec::new(),
+                Measure::Norm => vec!["l2_norm".to_owned()],
+            },
+            signature: Signature::user_defined(Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for MeasureFunction {
+    fn name(&self) -> &str {
+        match self.measure {
+            Measure::Dimensions => "vector_dims",
+            Measure::Norm => "vector_norm",
+        }
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [argument] => Ok(vec![vector_argument(argument)?]),
+            _ => Err(wrong_arguments(self.name(), "one vector")),
+        }
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(match self.measure {
+            Measure::Dimensions => DataType::Int32,
+            Measure::Norm => DataType::Float64,
+        })
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [argument] = args.args.as_slice() else {
+            return Err(wrong_arguments(self.name(), "one vector"));
+        };
+        let scalar = matches!(argument, ColumnarValue::Scalar(_));
+        let vectors = Vectors::of(&match argument {
+            ColumnarValue::Array(array) => Arc::clone(array),
+            ColumnarValue::Scalar(value) => value.to_array()?,
+        })?;
+        let result: ArrayRef = match self.measure {
+            Measure::Dimensions => {
+                let mut results = Int32Builder::with_capacity(vectors.len);
+                for row in 0..vectors.len {
+                    results.append_option(vectors.get(row)?.map(|vector| i32::try_from(vector.len()).unwrap_or(i32::MAX)));
+                }
+                Arc::new(results.finish())
+            }
+            Measure::Norm => {
+                let mut results = Float64Builder::with_capacity(vectors.len);
+                for row in 0..vectors.len {
+                    results.append_option(vectors.get(row)?.map(|vector| f64::from(dot(vector, vector)).sqrt()));
+                }
+                Arc::new(results.finish())
+            }
+        };
+        if scalar {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
+        }
+        Ok(ColumnarValue::Array(result))
+    }
+}
+
+/// `to_vector(value, n)`: an array or a text `[1,2,3]` as `vector(n)`. This is what a cast to `vector(n)` is planned as; without
+/// `n` the value must be a literal text, whose length is taken.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ToVector {
+    signature: Signature,
+}
+
+impl ToVector {
+    fn new() -> ToVector {
+        ToVector {
+            signature: Signature::user_defined(Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for ToVector {
+    fn name(&self) -> &str {
+        "to_vector"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [value] => Ok(vec![vector_argument(value)?]),
+            [value, _] => Ok(vec![vector_argument(value)?, DataType::Int64]),
+            _ => Err(wrong_arguments(self.name(), "a vector and its length")),
+        }
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Err(unknown_length())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let asked = match args.scalar_arguments.get(1) {
+            Some(Some(ScalarValue::Int64(Some(dim)))) => Some(*dim),
+            Some(_) => return Err(unknown_length()),
+            None => None,
+        };
+        let own = match args.arg_fields.first().map(|field| field.data_type()) {
+            Some(DataType::FixedSizeList(_, dim)) => Some(i64::from(*dim)),
+            Some(_) | None => match args.scalar_arguments.first() {
+                Some(Some(ScalarValue::Utf8(Some(text)))) => {
+                    let parsed = parse_vector(text).map_err(through_datafusion)?;
+                    Some(parsed.len() as i64)
+                }
+                Some(_) | None => None,
+            },
+        };
+        let dim = asked.or(own).ok_or_else(unknown_length)?;
+        let dim = usize::try_from(dim)
+            .ok()
+            .filter(|dim| (1..=MAX_DIMENSIONS).contains(dim))
+            .ok_or_else(|| {
+                through_datafusion(SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("a vector cannot have {dim} dimensions: it must be from 1 to {MAX_DIMENSIONS}"),
+                ))
+            })?;
+        Ok(Arc::new(Field::new(self.name(), vector_type(dim), true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let DataType::FixedSizeList(item, dim) = args.return_field.data_type() else {
+            return Err(unknown_length());
+        };
+        let dim_usize = usize::try_from(*dim).unwrap_or(0);
+        let Some(argument) = args.args.first() else {
+            return Err(wrong_arguments(self.name(), "a vector and its length"));
+        };
+        let scalar = matches!(argument, ColumnarValue::Scalar(_));
+        let vectors = Vectors::of(&match argument {
+            ColumnarValue::Array(array) => Arc::clone(array),
+            ColumnarValue::Scalar(value) => value.to_array()?,
+        })?;
+        let mut values = Vec::with_capacity(vectors.len * dim_usize);
+        let mut valid = Vec::with_capacity(vectors.len);
+        for row in 0..vectors.len {
+            match vectors.get(row)? {
+                Some(vector) if vector.len() != dim_usize => {
+                    return Err(through_datafusion(SqlError::new(
+                        SqlState::DATA_EXCEPTION,
+                        format!("expected {dim_usize} dimensions, not {}", vector.len()),
+                    )));
+                }
+                Some(vector) => {
+                    values.extend_from_slice(vector);
+                    valid.push(true);
+                }
+                None => {
+                    values.resize(values.len() + dim_usize, 0.0);
+                    valid.push(false);
+                }
+            }
+        }
+        let array: ArrayRef = Arc::new(FixedSizeListArray::try_new(
+            Arc::clone(item),
+            *dim,
+            Arc::new(Float32Array::from(values)),
+            Some(NullBuffer::from(valid)),
+        )?);
+        if scalar {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
+        }
+        Ok(ColumnarValue::Array(array))
+    }
+}
+
+fn unknown_length() -> DataFusionError {
+    through_datafusion(SqlError::new(
+        SqlState::INDETERMINATE_DATATYPE,
+        "the number of dimensions must be written out",
+    )
+    .with_hint("Write the cast as '[1,2,3]'::vector(3)."))
+}
+
+fn wrong_arguments(function: &str, wanted: &str) -> DataFusionError {
+    through_datafusion(SqlError::new(
+        SqlState::UNDEFINED_FUNCTION,
+        format!("function {function} takes {wanted}"),
+    ))
+}
+
+/// A vector's text form, `[1,2,3]`, as pgvector reads it.
+///
+/// Errors: 22P02 for anything else, 22003 for a number that no f32 holds, 54000 for too many.
+pub fn parse_vector(text: &str) -> Result<Vec<f32>, SqlError> {
+    let malformed = || {
+        SqlError::new(
+            SqlState::INVALID_TEXT_REPRESENTATION,
+            format!("invalid input syntax for type vector: \"{text}\""),
+        )
+        .with_hint("A vector is written as [1,2,3].")
+    };
+    let inner = text
+        .trim()
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .ok_or_else(malformed)?;
+    if inner.trim().is_empty() {
+        return Err(SqlError::new(
+            SqlState::DATA_EXCEPTION,
+            "a vector must have at least 1 dimension",
+        ));
+    }
+    let mut values = Vec::new();
+    for number in inner.split(',') {
+        let number = number.trim();
+        let plain = number.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E'));
+        let value: f32 = if plain { number.parse().map_err(|_| malformed())? } else { return Err(malformed()) };
+        if value.is_infinite() {
+            return Err(SqlError::new(
+                SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+                format!("\"{number}\" is out of range for type vector"),
+            ));
+        }
+        if values.len() == MAX_DIMENSIONS {
+            return Err(SqlError::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("a vector cannot have more than {MAX_DIMENSIONS} dimensions"),
+            ));
+        }
+        values.push(value);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Float64Array;
+    use datafusion::arrow::array::RecordBatch;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    fn context() -> SessionContext {
+        let context = SessionContext::new();
+        for function in vector_functions() {
+            context.register_udf(function);
+        }
+        context
+    }
+
+    async fn one(sql: &str) -> Result<ScalarValue, SqlError> {
+        let batches = async { context().sql(sql).await?.collect().await }
+            .await
+            .map_err(|error| crate::error::datafusion_error(error, None))?;
+        Ok(ScalarValue::try_from_array(batches[0].column(0), 0).unwrap())
+    }
+
+    async fn number(sql: &str) -> f64 {
+        match one(sql).await.unwrap() {
+            ScalarValue::Float64(Some(value)) => value,
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn values_worked_by_hand() {
+        assert_eq!(number("SELECT cosine_similarity([1, 0], [0, 1])").await, 0.0);
+        assert_eq!(number("SELECT cosine_similarity([3, 4], [3, 4])").await, 1.0);
+        assert_eq!(number("SELECT cosine_similarity('[1,2]', [-2, -4])").await, -1.0);
+        assert!((number("SELECT cosine_similarity([1, 0], [1, 1])").await - 0.5_f64.sqrt()).abs() < 1e-9);
+        assert_eq!(number("SELECT cosine_similarity([0, 0], [1, 1])").await, 0.0);
+        assert_eq!(number("SELECT l2_distance([0, 0], '[3, 4]')").await, 5.0);
+        assert_eq!(number("SELECT inner_product([1, 2], [3, 4])").await, 11.0);
+        assert_eq!(number("SELECT vector_negative_inner_product([1, 2], [3, 4])").await, -11.0);
+        assert_eq!(number("SELECT l2_norm([3, 4])").await, 5.0);
+        assert_eq!(one("SELECT vector_dims('[1,2,3]')").await.unwrap(), ScalarValue::Int32(Some(3)));
+        assert_eq!(one("SELECT cosine_similarity(NULL, [1.0])").await.unwrap(), ScalarValue::Float64(None));
+    }
+
+    #[tokio::test]
+    async fn errors_carry_their_codes() {
+        for (sql, code) in [
+            ("SELECT cosine_similarity([1, 2], [1, 2, 3])", SqlState::DATA_EXCEPTION),
+            ("SELECT cosine_similarity('[1,', [1])", SqlState::INVALID_TEXT_REPRESENTATION),
+            ("SELECT cosine_similarity([1, NULL], [1, 2])", SqlState::NULL_VALUE_NOT_ALLOWED),
+            ("SELECT to_vector('[1,2]', 3)", SqlState::DATA_EXCEPTION),
+            ("SELECT to_vector('[1,2]', 0)", SqlState::INVALID_PARAMETER_VALUE),
+        ] {
+            assert_eq!(one(sql).await.unwrap_err().code, code, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_text_becomes_a_vector() {
+        let value = one("SELECT to_vector('[1, 2.5,-3e1]', 3)").await.unwrap();
+        let expected = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>([Some([Some(1.0), Some(2.5), Some(-30.0)])], 3);
+        assert_eq!(value, ScalarValue::FixedSizeList(Arc::new(expected)));
+    }
+
+    #[tokio::test]
+    async fn a_column_against_one_vector_keeps_order_nulls_and_slices() {
+        let dim = 37; // no multiple of the lanes
+        let rows: Vec<Option<Vec<Option<f32>>>> = (0..50)
+            .map(|row| (row % 7 != 3).then(|| (0..dim).map(|i| Some(((row * 31 + i * 17) % 23) as f32 - 11.0)).collect()))
+            .collect();
+        let array = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(rows.clone(), dim);
+        let array = array.slice(5, 40);
+        let query: Vec<f32> = rows[9].as_ref().unwrap().iter().map(|value| value.unwrap()).collect();
+        let batch = RecordBatch::try_from_iter([("v", Arc::new(array) as ArrayRef)]).unwrap();
+        let context = context();
+        context.register_batch("t", batch).unwrap();
+        let text = format!("{query:?}");
+        let batches = context
+            .sql(&format!("SELECT cosine_similarity(v, '{text}') FROM t"))
+            .await
+            .unwrap()
+            .collect()
+            .await
+            .unwrap();
+        let results = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+        let results = results.column(0).as_any().downcast_ref::<Float64Array>().unwrap();
+        assert_eq!(results.len(), 40);
+        for row in 0..40 {
+            match &rows[row + 5] {
+                None => assert!(results.is_null(row)),
+                Some(vector) => {
+                    let pair = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+                    let a: Vec<f64> = vector.iter().map(|value| f64::from(value.unwrap())).collect();
+                    let b: Vec<f64> = query.iter().map(|value| f64::from(*value)).collect();
+                    let expected = pair(&a, &b) / (pair(&a, &a) * pair(&b, &b)).sqrt();
+                    assert!((results.value(row) - expected).abs() < 1e-6, "row {row}");
+                }
+            }
+        }
+        assert_eq!(results.value(4), 1.0, "a vector with itself");
+    }
+}

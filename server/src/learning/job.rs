@@ -1,0 +1,503 @@
+//! Jobs: what is remembered of a training, and how a statement waits for one.
+//!
+//! A [`JobRecord`] is stored as JSON at each change of state and at the end of each epoch; between these its live copy
+//! in memory is ahead of the stored one. A statement that waits sees every epoch, because it reads them off the record's
+//! list and not off single messages.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thanosql_protocol::{Notice, NoticeSender, SqlError, SqlState};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often a waiting statement hears of a step.
+const NOTICE_PERIOD: Duration = Duration::from_secs(2);
+
+/// How long a cancelled statement waits for its job to stop before it answers. Below the second that the protocol grants.
+const CANCEL_PATIENCE: Duration = Duration::from_millis(800);
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// It waits for the device.
+    Queued,
+    /// It runs.
+    Running,
+    /// Its model is stored.
+    Succeeded,
+    /// It ended with an error.
+    Failed,
+    /// It was stopped.
+    Cancelled,
+}
+
+impl JobState {
+    /// The word in `thanosql.jobs`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Running => "running",
+            JobState::Succeeded => "succeeded",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing will change any more.
+    pub fn is_finished(self) -> bool {
+        match self {
+            JobState::Queued | JobState::Running => false,
+            JobState::Succeeded | JobState::Failed | JobState::Cancelled => true,
+        }
+    }
+}
+
+/// What a job makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobKind {
+    /// A model from nothing: BUILD MODEL.
+    Build,
+    /// A model from another one's weights: FIT MODEL.
+    Fit,
+}
+
+impl JobKind {
+    /// The statement that files such a job, in the words of its command tag.
+    pub fn statement(self) -> &'static str {
+        match self {
+            JobKind::Build => "BUILD MODEL",
+            JobKind::Fit => "FIT MODEL",
+        }
+    }
+}
+
+/// Why a job failed, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobError {
+    /// SQLSTATE.
+    pub sqlstate: String,
+    /// The message.
+    pub message: String,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What the reader can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl JobError {
+    pub(crate) fn of(error: &SqlError) -> JobError {
+        JobError {
+            sqlstate: error.code.0.to_owned(),
+            message: error.message.clone(),
+            detail: error.detail.clone(),
+            hint: error.hint.clone(),
+        }
+    }
+
+    /// The same as an answer to a client.
+    pub fn to_sql_error(&self) -> SqlError {
+        let code = SqlState::from_code(&self.sqlstate).unwrap_or(SqlState::INTERNAL_ERROR);
+        let mut error = SqlError::new(code, self.message.clone());
+        error.detail = self.detail.clone();
+        error.hint = self.hint.clone();
+        error
+    }
+}
+
+/// One finished epoch of a training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: u32,
+    /// Mean contrastive loss.
+    pub loss: Option<f64>,
+    /// Share of labelled training images whose nearest neighbours vote for their class, from 0 to 1; none without labels.
+    pub knn_accuracy: Option<f64>,
+    /// How long the epoch took.
+    pub seconds: f64,
+}
+
+/// All that is known of a job. Times are microseconds since 1970, UTC.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The number that CANCEL JOB takes.
+    pub id: u64,
+    /// What it makes.
+    pub kind: JobKind,
+    /// Where it stands.
+    pub state: JobState,
+    /// The model's name.
+    pub model: String,
+    /// The statement that filed it.
+    pub statement: String,
+    /// Who filed it.
+    pub user: String,
+    /// The device that it runs on.
+    pub device: String,
+    /// Rows handed in.
+    pub images: u64,
+    /// The epoch under way, from 1; 0 before the first.
+    pub epoch: u32,
+    /// Epochs in all.
+    pub epochs: u32,
+    /// The last finished step of this epoch.
+    pub step: u64,
+    /// Steps an epoch.
+    pub steps: u64,
+    /// The loss last measured.
+    pub loss: Option<f64>,
+    /// Source images a second.
+    pub images_per_second: Option<f64>,
+    /// Estimate of the time left, in seconds.
+    pub remaining_seconds: Option<f64>,
+    /// When it was filed.
+    pub submitted_at: i64,
+    /// When it started.
+    pub started_at: Option<i64>,
+    /// When it ended.
+    pub finished_at: Option<i64>,
+    /// Why it failed or was stopped.
+    pub error: Option<JobError>,
+    /// The finished epochs.
+    #[serde(default)]
+    pub curve: Vec<EpochRecord>,
+}
+
+impl JobRecord {
+    /// How much of it is done, from 0 to 1.
+    pub fn progress(&self) -> f64 {
+        match self.state {
+            JobState::Succeeded => 1.0,
+            JobState::Queued | JobState::Running | JobState::Failed | JobState::Cancelled => {
+                if self.epochs == 0 || self.steps == 0 || self.epoch == 0 {
+                    return 0.0;
+                }
+                let per_epoch = self.steps as f64;
+                let done = f64::from(self.epoch - 1) * per_epoch + self.step as f64;
+                (done / (f64::from(self.epochs) * per_epoch)).clamp(0.0, 1.0)
+            }
+        }
+    }
+
+    /// The progress in one line: `epoch 2/5, step 31/156, loss 3.21, 412 images/s, 1 min 20 s left`.
+    pub fn progress_line(&self) -> String {
+        let mut line = format!(
+            "epoch {}/{}, step {}/{}",
+            self.epoch, self.epochs, self.step, self.steps
+        );
+        if let Some(loss) = self.loss {
+            line.push_str(&format!(", loss {loss:.3}"));
+        }
+        if let Some(rate) = self.images_per_second {
+            line.push_str(&format!(", {rate:.0} images/s"));
+        }
+        if let Some(seconds) = self.remaining_seconds {
+            line.push_str(&format!(", {} left", duration_text(seconds)));
+        }
+        line
+    }
+
+    fn epoch_line(&self, epoch: &EpochRecord) -> String {
+        let mut line = format!("epoch {}/{} done", epoch.epoch, self.epochs);
+        if let Some(loss) = epoch.loss {
+            line.push_str(&format!(", loss {loss:.3}"));
+        }
+        if let Some(accuracy) = epoch.knn_accuracy {
+            line.push_str(&format!(", kNN accuracy {:.1} %", accuracy * 100.0));
+        }
+        line.push_str(&format!(", {}", duration_text(epoch.seconds)));
+        line
+    }
+}
+
+/// `1 min 20 s`, `2 h 5 min`, `4 s`.
+pub fn duration_text(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600.. => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Now, as records keep it.
+pub(crate) fn now_us() -> i64 {
+    chrono::Utc::now().timestamp_micros()
+}
+
+/// A job in memory: its record as it changes, and the way to stop it.
+#[derive(Debug)]
+pub(crate) struct LiveJob {
+    record: watch::Sender<JobRecord>,
+    cancel: CancellationToken,
+    /// Why it is being stopped, set before `cancel` is pulled.
+    stop_reason: Mutex<Option<SqlError>>,
+}
+
+impl LiveJob {
+    pub(crate) fn new(record: JobRecord) -> Arc<LiveJob> {
+        Arc::new(LiveJob {
+            record: watch::Sender::new(record),
+            cancel: CancellationToken::new(),
+            stop_reason: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn record(&self) -> JobRecord {
+        self.record.borrow().clone()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut JobRecord)) -> JobRecord {
+        self.record.send_modify(change);
+        self.record()
+    }
+
+    pub(crate) fn cancel_token(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// Asks the job to stop. The first reason stays.
+    pub(crate) fn stop(&self, reason: SqlError) {
+        self.stop_reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(reason);
+        self.cancel.cancel();
+    }
+
+    /// What a stopped job answers.
+    pub(crate) fn stop_error(&self) -> SqlError {
+        self.stop_reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .unwrap_or_else(job_cancelled)
+    }
+}
+
+pub(crate) fn job_cancelled() -> SqlError {
+    SqlError::new(SqlState::QUERY_CANCELED, "the job was cancelled")
+}
+
+fn statement_cancelled() -> SqlError {
+    SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+}
+
+/// A filed job. Dropping the handle leaves the job alone; dropping the future of [`JobHandle::wait`] stops it.
+#[derive(Debug)]
+pub struct JobHandle {
+    pub(crate) id: u64,
+    pub(crate) job: Arc<LiveJob>,
+}
+
+impl JobHandle {
+    /// The job's number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The record as it is now.
+    pub fn record(&self) -> JobRecord {
+        self.job.record()
+    }
+
+    /// Waits until the job has ended and sends its progress as notices: each epoch, and a step about every two seconds.
+    ///
+    /// When `cancel` fires, or this future is dropped, the job is stopped; the answer is 57014 then. A job that failed
+    /// or was stopped by somebody else answers with its error.
+    pub async fn wait(
+        self,
+        cancel: &CancellationToken,
+        notices: &NoticeSender,
+    ) -> Result<JobRecord, SqlError> {
+        let guard = StopOnDrop { job: Some(&self.job) };
+        let outcome = self.follow(cancel, notices, true).await;
+        guard.disarm();
+        outcome
+    }
+
+    /// Waits like [`JobHandle::wait`] for a job that belongs to somebody else: `cancel` ends the waiting, not the job.
+    pub async fn watch(
+        self,
+        cancel: &CancellationToken,
+        notices: &NoticeSender,
+    ) -> Result<JobRecord, SqlError> {
+        self.follow(cancel, notices, false).await
+    }
+
+    async fn follow(
+        &self,
+        cancel: &CancellationToken,
+        notices: &NoticeSender,
+        stops_job: bool,
+    ) -> Result<JobRecord, SqlError> {
+        let mut changes = self.job.record.subscribe();
+        let mut reported_epochs = 0;
+        let mut reported_step = (0, 0);
+        let mut said_queued = false;
+        let mut tick = tokio::time::interval(NOTICE_PERIOD);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tick.reset();
+        loop {
+            let record = changes.borrow_and_update().clone();
+            for epoch in record.curve.iter().skip(reported_epochs) {
+                notices.send(Notice::new(record.epoch_line(epoch)));
+                tick.reset();
+            }
+            reported_epochs = record.curve.len();
+            match record.state {
+                JobState::Succeeded => return Ok(record),
+                JobState::Failed | JobState::Cancelled => {
+                    return Err(record
+                        .error
+                        .as_ref()
+                        .map_or_else(job_cancelled, JobError::to_sql_error));
+                }
+                JobState::Queued | JobState::Running => {}
+            }
+            tokio::select! {
+                () = cancel.cancelled() => {
+                    if stops_job {
+                        self.job.stop(statement_cancelled());
+                        let ended = changes.wait_for(|record| record.state.is_finished());
+                        // Answer in time even if a long step still runs; the job is stopped after it in any case.
+                        let _ = tokio::time::timeout(CANCEL_PATIENCE, ended).await;
+                    }
+                    return Err(statement_cancelled());
+                }
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return Err(job_cancelled());
+                    }
+                }
+                _ = tick.tick() => {
+                    let record = self.job.record();
+                    match record.state {
+                        JobState::Queued if !said_queued => {
+                            said_queued = true;
+                            notices.send(Notice::new(format!("job {} waits for the device {}", self.id, record.device)));
+                        }
+                        JobState::Running if record.step > 0 && reported_step != (record.epoch, record.step) => {
+                            reported_step = (record.epoch, record.step);
+                            notices.send(Notice::new(record.progress_line()));
+                        }
+                        JobState::Queued | JobState::Running | JobState::Succeeded | JobState::Failed | JobState::Cancelled => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A vanished client drops the statement's future: its job goes with it.
+struct StopOnDrop<'a> {
+    job: Option<&'a Arc<LiveJob>>,
+}
+
+impl StopOnDrop<'_> {
+    fn disarm(mut self) {
+        self.job = None;
+    }
+}
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(job) = self.job {
+            job.stop(statement_cancelled());
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record() -> JobRecord {
+        JobRecord {
+            id: 3,
+            kind: JobKind::Build,
+            state: JobState::Running,
+            model: "m".to_owned(),
+            statement: "BUILD MODEL m".to_owned(),
+            user: "u".to_owned(),
+            device: "cpu".to_owned(),
+            images: 40_000,
+            epoch: 2,
+            epochs: 5,
+            step: 31,
+            steps: 156,
+            loss: Some(3.214),
+            images_per_second: Some(412.4),
+            remaining_seconds: Some(80.2),
+            submitted_at: 1,
+            started_at: Some(2),
+            finished_at: None,
+            error: None,
+            curve: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn progress_in_one_line() {
+        assert_eq!(
+            record().progress_line(),
+            "epoch 2/5, step 31/156, loss 3.214, 412 images/s, 1 min 20 s left"
+        );
+        assert!((record().progress() - (156.0 + 31.0) / 780.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn durations() {
+        for (seconds, text) in [(0.4, "0 s"), (59.4, "59 s"), (60.0, "1 min 0 s"), (7_500.0, "2 h 5 min"), (-1.0, "0 s")] {
+            assert_eq!(duration_text(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_record_survives_being_stored_even_with_a_loss_that_is_no_number() {
+        let mut before = record();
+        before.loss = Some(f64::NAN);
+        let json = serde_json::to_vec(&before).unwrap();
+        let after: JobRecord = serde_json::from_slice(&json).unwrap();
+        assert_eq!(after.loss, None);
+        before.loss = None;
+        assert_eq!(after, before);
+    }
+
+    #[tokio::test]
+    async fn cancelling_the_statement_stops_the_job() {
+        let job = LiveJob::new(record());
+        let handle = JobHandle { id: 3, job: Arc::clone(&job) };
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let stopper = Arc::clone(&job);
+        let worker = tokio::spawn(async move {
+            stopper.cancel_token().cancelled().await;
+            stopper.update(|record| record.state = JobState::Cancelled);
+        });
+        let error = handle.wait(&cancel, &NoticeSender::disconnected()).await.unwrap_err();
+        assert_eq!(error.code, SqlState::QUERY_CANCELED);
+        worker.await.unwrap();
+        assert_eq!(job.record().state, JobState::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_wait_stops_the_job_and_a_dropped_watch_does_not() {
+        let job = LiveJob::new(record());
+        let quiet = NoticeSender::disconnected();
+        let cancel = CancellationToken::new();
+        let watch = JobHandle { id: 3, job: Arc::clone(&job) };
+        let short = Duration::from_millis(5);
+        assert!(tokio::time::timeout(short, watch.watch(&cancel, &quiet)).await.is_err());
+        assert!(!job.cancel_token().is_cancelled());
+        let wait = JobHandle { id: 3, job: Arc::clone(&job) };
+        assert!(tokio::time::timeout(short, wait.wait(&cancel, &quiet)).await.is_err());
+        assert!(job.cancel_token().is_cancelled());
+    }
+}

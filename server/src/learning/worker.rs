@@ -1,0 +1,234 @@
+//! One thread a device. It runs trainings one after another, and embeds between their steps.
+//!
+//! ```text
+//!  statements --embed--> [ bounded by permits ] --\
+//!                                                  worker: embeddings first, then the next job;
+//!  statements --submit-> [ jobs, first come     ] --/          between two steps: embeddings, cancelled jobs
+//! ```
+//!
+//! A device computes one thing at a time in any case; one thread makes the order ours and keeps the device's memory
+//! bounded. Decoding of images is not done here: embeddings arrive decoded, and a training's images are decoded by the
+//! other cores while this thread goes on embedding.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use thanosql_ml::{ComputeDevice, ImageSet, Model};
+use thanosql_protocol::{SqlError, SqlState};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::failure::ml_error;
+use super::training::{self, Shared, TrainingTask};
+
+/// How many decoded pieces of embedding work may be in memory at once, waiting ones included.
+const EMBED_PIECES: usize = 4;
+
+/// How often the worker looks around while other threads decode a training's images.
+const DECODE_POLL: Duration = Duration::from_millis(10);
+
+/// Decoded images on their way through the encoder.
+pub(crate) struct EmbedTask {
+    pub(crate) model: Arc<Model>,
+    pub(crate) images: ImageSet,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) reply: oneshot::Sender<Result<Vec<f32>, SqlError>>,
+    /// Given back when the task is done.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<TrainingTask>,
+    embeds: VecDeque<EmbedTask>,
+    stopping: bool,
+}
+
+enum Task {
+    Embed(EmbedTask),
+    Train(TrainingTask),
+}
+
+/// The device and its queue; the thread holds one reference, whoever hands in work another.
+pub(crate) struct Worker {
+    device: ComputeDevice,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    permits: Arc<Semaphore>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Worker {
+    pub(crate) fn start(device: ComputeDevice, shared: Arc<Shared>) -> std::io::Result<Arc<Worker>> {
+        let worker = Arc::new(Worker {
+            device,
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            permits: Arc::new(Semaphore::new(EMBED_PIECES)),
+            thread: Mutex::new(None),
+        });
+        let own = Arc::clone(&worker);
+        let thread = std::thread::Builder::new()
+            .name("device".to_owned())
+            .spawn(move || own.run(&shared))?;
+        *worker.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(worker)
+    }
+
+    pub(crate) fn device(&self) -> &ComputeDevice {
+        &self.device
+    }
+
+    /// What bounds the decoded images in memory: take a permit before decoding.
+    pub(crate) fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.permits)
+    }
+
+    /// Whether the task was taken: not after [`Worker::stop`].
+    pub(crate) fn embed(&self, task: EmbedTask) -> bool {
+        let mut queue = self.lock();
+        if queue.stopping {
+            return false;
+        }
+        queue.embeds.push_back(task);
+        drop(queue);
+        self.wake.notify_all();
+        true
+    }
+
+    /// Whether the task was taken: not after [`Worker::stop`].
+    pub(crate) fn train(&self, task: TrainingTask) -> Result<(), Box<TrainingTask>> {
+        let mut queue = self.lock();
+        if queue.stopping {
+            return Err(Box::new(task));
+        }
+        queue.jobs.push_back(task);
+        drop(queue);
+        self.wake.notify_all();
+        Ok(())
+    }
+
+    /// Lets the thread end when its queue is empty; the caller has cancelled the jobs. Blocking.
+    pub(crate) fn stop(&self) {
+        self.lock().stopping = true;
+        self.wake.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the device's thread panicked");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, shared: &Shared) {
+        while let Some(task) = self.next() {
+            match task {
+                Task::Embed(task) => task.run(),
+                Task::Train(task) => training::run(task, self, shared),
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Task> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(task) = queue.embeds.pop_front() {
+                return Some(Task::Embed(task));
+            }
+            if let Some(task) = queue.jobs.pop_front() {
+                return Some(Task::Train(task));
+            }
+            if queue.stopping {
+                return None;
+            }
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Between two steps of a training: the embeddings that wait now, and queued jobs that were cancelled meanwhile.
+    /// Embeddings that arrive while these run wait for the next step, so that a training is never starved.
+    pub(crate) fn between_steps(&self, shared: &Shared) {
+        let (embeds, cancelled) = {
+            let mut queue = self.lock();
+            if queue.embeds.is_empty() && queue.jobs.is_empty() {
+                return;
+            }
+            let embeds = std::mem::take(&mut queue.embeds);
+            let (cancelled, jobs) = std::mem::take(&mut queue.jobs)
+                .into_iter()
+                .partition::<VecDeque<_>, _>(|task| task.job.cancel_token().is_cancelled());
+            queue.jobs = jobs;
+            (embeds, cancelled)
+        };
+        for task in embeds {
+            task.run();
+        }
+        for task in cancelled {
+            training::finish_unstarted(&task, shared);
+        }
+    }
+
+    /// Runs `work` on a thread of its own and goes on embedding here until it is done.
+    pub(crate) fn embed_while<T: Send>(
+        &self,
+        shared: &Shared,
+        work: impl FnOnce() -> T + Send,
+    ) -> std::thread::Result<T> {
+        std::thread::scope(|scope| {
+            let helper = scope.spawn(work);
+            while !helper.is_finished() {
+                self.between_steps(shared);
+                std::thread::park_timeout(DECODE_POLL);
+            }
+            helper.join()
+        })
+    }
+}
+
+impl EmbedTask {
+    fn run(self) {
+        let EmbedTask {
+            model,
+            images,
+            cancel,
+            reply,
+            permit,
+        } = self;
+        if cancel.is_cancelled() || reply.is_closed() {
+            return;
+        }
+        let stop = || cancel.is_cancelled() || reply.is_closed();
+        let outcome = match catch_unwind(AssertUnwindSafe(|| model.embed(&images, &stop))) {
+            Ok(outcome) => outcome.map_err(ml_error),
+            Err(panic) => Err(panicked("embedding", &*panic)),
+        };
+        drop(permit);
+        // Nobody waits any more if the statement has ended.
+        let _ = reply.send(outcome);
+    }
+}
+
+/// A panic of a library, as an internal error.
+pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> SqlError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    crate::error::internal(format!("{what} panicked: {text}"))
+}
+
+pub(crate) fn shutting_down() -> SqlError {
+    SqlError::new(
+        SqlState::ADMIN_SHUTDOWN,
+        "terminating the job due to administrator command",
+    )
+}
