@@ -22,6 +22,8 @@ pub mod kernels;
 pub mod loss;
 pub mod model;
 mod optimizer;
+#[cfg(test)]
+mod parity;
 pub mod quality;
 mod random;
 pub mod recipe;

@@ -4,13 +4,11 @@
 //! multiplies the convolution's weights, the shift becomes its bias, and nothing is left to do after it. Each image's vector depends on that image
 //! alone.
 
-use burn::tensor::activation::relu;
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::residual::{mean_of_positions, pool};
 use super::{Architecture, NORM_EPSILON, UnitPlan};
+use crate::kernels::{Activation, channels_last, conv2d_folded};
 use crate::weights::Weights;
 
 /// A convolution with the bias that its normalisation has become.
@@ -49,10 +47,10 @@ impl FoldedUnit {
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let padding = self.plan.padding();
-        let options = ConvOptions::new([self.plan.stride; 2], [padding; 2], [1; 2], 1);
-        conv2d(x, self.weight.clone(), Some(self.bias.clone()), options)
+    /// `[batch, height, width, inputs]` to `[batch, height / stride, width / stride, outputs]`, with `added` added before the activation.
+    fn forward(&self, x: Tensor<4>, added: Option<Tensor<4>>, activation: Activation) -> Tensor<4> {
+        let (weight, bias) = (self.weight.clone(), self.bias.clone());
+        conv2d_folded(x, weight, bias, added, activation, self.plan.convolution())
     }
 }
 
@@ -92,17 +90,17 @@ impl FoldedEncoder {
 
     /// Images `[batch, channels, height, width]` to vectors `[batch, embedding_dim]`.
     pub(crate) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let mut x = relu(self.stem.forward(images));
+        let mut x = self.stem.forward(channels_last(images), None, Activation::Relu);
         if self.max_pool {
             x = pool(x);
         }
         for block in &self.blocks {
-            let y = block.second.forward(relu(block.first.forward(x.clone())));
+            let y = block.first.forward(x.clone(), None, Activation::Relu);
             let x_kept = match &block.shortcut {
-                Some(shortcut) => shortcut.forward(x),
+                Some(shortcut) => shortcut.forward(x, None, Activation::None),
                 None => x,
             };
-            x = relu(y + x_kept);
+            x = block.second.forward(y, Some(x_kept), Activation::Relu);
         }
         mean_of_positions(x)
     }

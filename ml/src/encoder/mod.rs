@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::MlError;
 use crate::images::InputSpec;
+use crate::kernels::Convolution;
 use crate::random::Random;
 use crate::weights::Weights;
 
@@ -132,9 +133,9 @@ pub(crate) struct BlockPlan {
 }
 
 impl UnitPlan {
-    /// Zeros around an image, so that a stride of 1 keeps its size.
-    pub(crate) fn padding(&self) -> usize {
-        self.kernel / 2
+    /// How the kernel moves; with a stride of 1 an image keeps its size.
+    pub(crate) fn convolution(&self) -> Convolution {
+        Convolution { stride: [self.stride; 2], padding: [self.kernel / 2; 2] }
     }
 
     /// Its arrays. The last two are statistics, not learned by gradients.

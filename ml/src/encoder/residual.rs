@@ -4,12 +4,12 @@
 //! by a tenth a step, faster in the first ten steps, where they are the plain mean of what was seen: a training of few steps must not
 //! leave behind the zeros and ones that the statistics start from.
 
-use burn::tensor::activation::relu;
-use burn::tensor::module::{batch_norm_train, conv2d, max_pool2d};
-use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
+use burn::tensor::module::max_pool2d;
+use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 
 use super::{Architecture, NORM_EPSILON, UnitPlan};
+use crate::kernels::{Activation, batch_norm, channels_last, conv2d};
 use crate::weights::Weights;
 
 /// How far running statistics move towards a batch's, after the first steps.
@@ -62,14 +62,18 @@ impl Unit {
         }
     }
 
-    /// `[batch, inputs, height, width]` to `[batch, outputs, height / stride, width / stride]`.
-    fn forward(&mut self, x: Tensor<4>, momentum: f64) -> Tensor<4> {
-        let padding = self.plan.padding();
-        let stride = self.plan.stride;
-        let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
-        let y = conv2d(x, self.weight.clone(), None, options);
-        let [batch, _, height, width] = y.dims();
-        let normed = batch_norm_train(y, self.gamma.clone(), self.beta.clone(), NORM_EPSILON);
+    /// `[batch, height, width, inputs]` to `[batch, height / stride, width / stride, outputs]`, with `added` added before the activation.
+    fn forward(
+        &mut self,
+        x: Tensor<4>,
+        added: Option<Tensor<4>>,
+        activation: Activation,
+        momentum: f64,
+    ) -> Tensor<4> {
+        let y = conv2d(x, self.weight.clone(), self.plan.convolution());
+        let [batch, height, width, _] = y.dims();
+        let (gamma, beta) = (self.gamma.clone(), self.beta.clone());
+        let normed = batch_norm(y, gamma, beta, NORM_EPSILON, added, activation);
         let count = (batch * height * width) as f64;
         let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
         move_towards(&mut self.mean, normed.mean.inner(), momentum);
@@ -101,13 +105,12 @@ struct Block {
 
 impl Block {
     fn forward(&mut self, x: Tensor<4>, momentum: f64) -> Tensor<4> {
-        let y = relu(self.first.forward(x.clone(), momentum));
-        let y = self.second.forward(y, momentum);
+        let y = self.first.forward(x.clone(), None, Activation::Relu, momentum);
         let x = match &mut self.shortcut {
-            Some(shortcut) => shortcut.forward(x, momentum),
+            Some(shortcut) => shortcut.forward(x, None, Activation::None, momentum),
             None => x,
         };
-        relu(y + x)
+        self.second.forward(y, Some(x), Activation::Relu, momentum)
     }
 }
 
@@ -142,7 +145,7 @@ impl ResidualEncoder {
     /// statistics before.
     pub(crate) fn forward(&mut self, images: Tensor<4>, steps_seen: u64) -> Tensor<2> {
         let momentum = MOMENTUM.max(1.0 / (steps_seen as f64 + 1.0));
-        let mut x = relu(self.stem.forward(images, momentum));
+        let mut x = self.stem.forward(channels_last(images), None, Activation::Relu, momentum);
         if self.max_pool {
             x = pool(x);
         }
@@ -165,13 +168,14 @@ impl ResidualEncoder {
     }
 }
 
-/// The maximum of 3x3 positions, every second one.
+/// The maximum of 3x3 positions, every second one; `[batch, height, width, channels]`.
 pub(super) fn pool(x: Tensor<4>) -> Tensor<4> {
-    max_pool2d(x, MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]))
+    let options = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
+    channels_last(max_pool2d(x.permute([0, 3, 1, 2]), options))
 }
 
-/// `[batch, channels, height, width]` to `[batch, channels]`.
+/// `[batch, height, width, channels]` to `[batch, channels]`.
 pub(super) fn mean_of_positions(x: Tensor<4>) -> Tensor<2> {
-    let [batch, channels, height, width] = x.dims();
-    x.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels])
+    let [batch, height, width, channels] = x.dims();
+    x.reshape([batch, height * width, channels]).mean_dim(1).reshape([batch, channels])
 }

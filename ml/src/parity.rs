@@ -1,0 +1,126 @@
+//! The GPU path against the CPU path: the same step gives the same loss, the same gradients and the same vectors.
+//!
+//! Any wgpu adapter serves, Mesa's software Vulkan driver too. Without one these tests pass and say so on standard error, unless
+//! `THANOSQL_REQUIRE_VULKAN=1` demands one.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::device::{ComputeDevice, DeviceChoice};
+use crate::encoder::EncoderChoice;
+use crate::encoder::projection::{ProjectionHead, add_initial_weights};
+use crate::encoder::residual::{ParameterVisitor, ResidualEncoder, Role};
+use crate::error::MlError;
+use crate::images::{Color, ImageSet, InputSpec};
+use crate::loss::{Positives, contrastive};
+use crate::random::Random;
+use crate::train::{EpochReport, Flow, StepProgress, TrainOptions, TrainingObserver, train};
+use crate::weights::{Weights, read};
+
+const INPUT: InputSpec = InputSpec { size: 12, color: Color::Gray };
+
+fn gpu() -> Option<ComputeDevice> {
+    match ComputeDevice::open(DeviceChoice::Wgpu(None)) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            let required = std::env::var("THANOSQL_REQUIRE_VULKAN").is_ok_and(|value| value == "1");
+            assert!(
+                !required,
+                "THANOSQL_REQUIRE_VULKAN=1, but {error}; install a Vulkan driver (mesa-vulkan-drivers)"
+            );
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("skipped: {error}");
+            }
+            None
+        }
+    }
+}
+
+/// Collects gradients by name.
+struct Slopes {
+    gradients: burn::tensor::Gradients,
+    collected: Weights,
+}
+
+impl ParameterVisitor for Slopes {
+    fn visit<const D: usize>(&mut self, name: &str, role: Role, tensor: &mut Tensor<D>) {
+        if role == Role::Statistic {
+            self.collected.insert_tensor(name, tensor).unwrap();
+            return;
+        }
+        let gradient =
+            tensor.grad(&self.gradients).unwrap_or_else(|| panic!("{name} has a gradient"));
+        self.collected.insert_tensor(name, &gradient).unwrap();
+    }
+}
+
+/// The loss of a batch, and every gradient and statistic that it leaves.
+fn step(device: &Device) -> (f32, Weights) {
+    let architecture = EncoderChoice::Compact.resolve(INPUT);
+    let mut weights = architecture.initial_weights(1);
+    add_initial_weights(&mut weights, architecture.embedding_dim(), 1);
+    let mut encoder = ResidualEncoder::new(&architecture, &weights, device);
+    let mut head = ProjectionHead::new(&weights, device);
+    let mut random = Random::keyed(&[1]);
+    let values = (0..8 * INPUT.image_len()).map(|_| random.unit()).collect::<Vec<_>>();
+    let autodiff = device.clone().autodiff();
+    let views = Tensor::<4>::from_data(TensorData::new(values, [8, 1, 12, 12]), &autodiff);
+    let loss =
+        contrastive(head.forward(encoder.forward(views, 3)), &Positives::views(4, &autodiff), 0.5);
+    let mut slopes = Slopes { gradients: loss.backward(), collected: Weights::default() };
+    encoder.visit(&mut slopes);
+    head.visit(&mut slopes);
+    (read(loss).unwrap()[0], slopes.collected)
+}
+
+#[test]
+fn one_step_agrees() {
+    let Some(gpu) = gpu() else { return };
+    let (cpu_loss, cpu) = step(ComputeDevice::cpu().inner());
+    let (gpu_loss, gpu) = step(gpu.inner());
+    assert!((cpu_loss - gpu_loss).abs() < 1e-3, "{cpu_loss} and {gpu_loss}");
+    let architecture = EncoderChoice::Compact.resolve(INPUT);
+    for (name, _) in architecture.parameters() {
+        let (cpu, gpu) = (&cpu.get(&name).values, &gpu.get(&name).values);
+        let scale = cpu.iter().fold(1e-3_f32, |largest, value| largest.max(value.abs()));
+        for (one, other) in cpu.iter().zip(gpu) {
+            assert!(
+                (one - other).abs() < 1e-3 * scale,
+                "{name}: {one} and {other}, of at most {scale}"
+            );
+        }
+    }
+}
+
+struct Silent;
+
+impl TrainingObserver for Silent {
+    fn on_step(&mut self, _: &StepProgress) -> Flow {
+        Flow::Continue
+    }
+
+    fn on_epoch(&mut self, _: &EpochReport) -> Flow {
+        Flow::Continue
+    }
+}
+
+#[test]
+fn training_and_embedding_agree() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::keyed(&[2]);
+    let pixels = (0..9 * INPUT.image_len()).map(|_| random.next() as u8).collect();
+    let images = ImageSet::new(INPUT, pixels).expect("whole images");
+    let options = TrainOptions { max_epochs: 1, batch_size: Some(9), ..TrainOptions::default() };
+    let run = |device: &ComputeDevice| -> Result<_, MlError> {
+        let trained = train(&images, None, &options, None, None, device, &mut Silent)?;
+        let loaded = crate::Model::from_safetensors(&trained.model.to_safetensors()?, device)?;
+        Ok((trained.curve[0].loss, loaded.embed(&images, &|| false)?))
+    };
+    let (cpu_loss, cpu) = run(&ComputeDevice::cpu()).unwrap();
+    let (gpu_loss, gpu) = run(&gpu).unwrap();
+    assert!((cpu_loss - gpu_loss).abs() < 1e-3, "{cpu_loss} and {gpu_loss}");
+    // The first step of AdamW moves every weight by the sign of its gradient, which rounding decides where the gradient is almost zero.
+    let scale = cpu.iter().fold(0.0_f32, |largest, value| largest.max(*value));
+    let apart = cpu.iter().zip(&gpu).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
+    assert!(apart < 1e-2 * scale, "vectors are {apart} apart, of at most {scale}");
+}
