@@ -101,7 +101,8 @@ impl Default for StoreOptions {
     }
 }
 
-/// An open store. Cloning is cheap; the store closes when the last clone, snapshot and transaction is gone.
+/// An open store. Cloning is cheap. The folder is free for another process when the last clone is gone, and with it every
+/// snapshot, transaction and savepoint.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<StoreInner>,

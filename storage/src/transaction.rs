@@ -451,17 +451,18 @@ impl PendingTable {
                     deleted: RoaringBitmap::new(),
                 },
             };
-            let room = MAX_GROUP_ROWS - tail.rows.rows();
-            let taken = rows_within(batch, start, room);
-            tail.rows = Arc::new(tail.rows.appended(&self.schema, taken.clone())?);
-            start += taken.num_rows();
-            if tail.rows.rows() >= MAX_GROUP_ROWS || tail.rows.bytes() >= MAX_GROUP_BYTES {
-                self.write(core, tail)?;
-            } else {
+            if let Some(taken) = rows_within(batch, start, &tail.rows) {
+                start += taken.num_rows();
+                tail.rows = Arc::new(tail.rows.appended(&self.schema, taken)?);
                 self.tail = Some(tail);
+            } else {
+                self.write(core, tail)?;
             }
         }
-        Ok(())
+        match self.tail.take_if(|tail| tail.rows.rows() >= MAX_GROUP_ROWS) {
+            Some(full) => self.write(core, full),
+            None => Ok(()),
+        }
     }
 
     /// Writes appended rows as a row group. Deleted ones are written too, so that offsets stay.
@@ -550,14 +551,17 @@ pub(crate) fn union(deleted: Option<&RoaringBitmap>, more: &RoaringBitmap) -> Ar
     })
 }
 
-/// Rows from `start` on: at most `room` of them, and at most about a row group's bytes, but one at least.
-fn rows_within(batch: &RecordBatch, start: usize, room: usize) -> RecordBatch {
-    let mut rows = room.min(batch.num_rows() - start).max(1);
-    loop {
+/// As many rows from `start` on as a row group takes beside those that it has; `None` when it takes none. An empty one
+/// takes one row of any size.
+fn rows_within(batch: &RecordBatch, start: usize, group: &MemoryRows) -> Option<RecordBatch> {
+    let bytes_left = MAX_GROUP_BYTES.saturating_sub(group.bytes());
+    let mut rows = (MAX_GROUP_ROWS - group.rows()).min(batch.num_rows() - start);
+    while rows > 0 {
         let slice = batch.slice(start, rows);
-        if rows == 1 || columns::slice_bytes(&slice) <= MAX_GROUP_BYTES {
-            return slice;
+        if columns::slice_bytes(&slice) <= bytes_left || (rows == 1 && group.rows() == 0) {
+            return Some(slice);
         }
         rows /= 2;
     }
+    None
 }

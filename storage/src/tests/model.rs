@@ -77,6 +77,7 @@ fn the_store_agrees_with_a_plain_list_of_rows() {
             transaction.commit().unwrap();
             committed = model;
         }
+        drop(savepoint);
         check(&store.snapshot(), &committed, &format!("step {step}"));
         match random.below(12) {
             0 => {

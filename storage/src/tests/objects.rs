@@ -118,7 +118,7 @@ fn oids_are_never_given_twice() {
 fn a_model_is_replaced_with_all_its_parts_and_its_version_goes_on_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let put = |version: u8, bytes: usize| {
+    let put = |store: &Store, version: u8, bytes: usize| {
         let mut transaction = store.begin();
         let weights = vec![version; bytes];
         let entry = transaction
@@ -132,8 +132,8 @@ fn a_model_is_replaced_with_all_its_parts_and_its_version_goes_on_for_ever() {
         transaction.commit().unwrap();
         store.snapshot().model("m").unwrap()
     };
-    let first = put(1, 300_000);
-    let second = put(2, 65_532);
+    let first = put(&store, 1, 300_000);
+    let second = put(&store, 2, 65_532);
     assert_eq!((first.version(), second.version()), (1, 2));
     assert_eq!(first.oid(), second.oid());
     assert_eq!(first.part("weights").unwrap(), vec![1; 300_000], "an older entry changed");
@@ -161,7 +161,7 @@ fn a_model_is_replaced_with_all_its_parts_and_its_version_goes_on_for_ever() {
     let entry = transaction.put_model("m", b"", &[("weights", b"x")]).unwrap();
     assert_eq!(entry.version(), 3, "the name forgot its version");
     transaction.commit().unwrap();
-    drop(store);
+    drop((entry, store));
     let entry = open(folder.path()).snapshot().model("m").unwrap();
     assert_eq!((entry.version(), entry.part("weights").unwrap()), (3, b"x".to_vec()));
 }

@@ -251,7 +251,7 @@ fn a_savepoint_can_be_gone_back_to_more_than_once() {
     transaction.commit().unwrap();
     assert_eq!(keys(&store.snapshot(), "t"), [0, 1, 2, 3]);
     store.wait_for_sweep();
-    assert_eq!(store.inner.core.kv.data_values(), 1);
+    assert_eq!(store.inner.core.kv.data_values(), 2, "what was gone back on is still there");
 }
 
 #[test]
