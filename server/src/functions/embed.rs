@@ -44,6 +44,8 @@ pub struct EmbedContext {
     snapshot: Snapshot,
     files: FileAccess,
     on_error: OnError,
+    /// Images that go through the encoder at once; none for the configured number.
+    batch_size: Option<usize>,
     cancel: CancellationToken,
     /// Vectors of scalar arguments by model (object id, version) and image.
     constants: Mutex<HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>>,
@@ -56,6 +58,7 @@ impl EmbedContext {
         snapshot: Snapshot,
         files: FileAccess,
         on_error: OnError,
+        batch_size: Option<usize>,
         cancel: CancellationToken,
     ) -> EmbedContext {
         EmbedContext {
@@ -63,6 +66,7 @@ impl EmbedContext {
             snapshot,
             files,
             on_error,
+            batch_size,
             cancel,
             constants: Mutex::default(),
         }
@@ -234,7 +238,7 @@ impl EmbedFunction {
         let context = &self.context;
         let embedded = context
             .learning
-            .embed(entry, present, context.on_error, &context.cancel)
+            .embed(entry, present, context.on_error, context.batch_size, &context.cancel)
             .await?;
         let dim = embedded.dim;
         let mut vectors = Vec::with_capacity(valid.len() * dim);

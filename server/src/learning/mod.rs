@@ -362,12 +362,13 @@ impl Learning {
         entry: &ModelEntry,
         images: Vec<ImageSource>,
         on_error: OnError,
+        batch_size: Option<usize>,
         cancel: &CancellationToken,
     ) -> Result<Embedded, SqlError> {
         let cancel = cancel.child_token();
         // Work that was handed to other threads ends when this future is dropped.
         let _stop_when_dropped = cancel.clone().drop_guard();
-        let work = self.embed_all(entry, images, on_error, &cancel);
+        let work = self.embed_all(entry, images, on_error, batch_size, &cancel);
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(crate::error::cancelled()),
@@ -380,6 +381,7 @@ impl Learning {
         entry: &ModelEntry,
         images: Vec<ImageSource>,
         on_error: OnError,
+        batch_size: Option<usize>,
         cancel: &CancellationToken,
     ) -> Result<Embedded, SqlError> {
         let (worker, model) = {
@@ -395,7 +397,7 @@ impl Learning {
         let dim = model.embedding_dim();
         let count = images.len();
         let images: Arc<[ImageSource]> = images.into();
-        let piece = (MAX_PIECE_BYTES / model.input().image_len().max(1)).clamp(1, self.options.embed_batch.max(1));
+        let piece = (MAX_PIECE_BYTES / model.input().image_len().max(1)).clamp(1, batch_size.unwrap_or(self.options.embed_batch).max(1));
         let pieces = (0..count).step_by(piece).map(|start| start..(start + piece).min(count));
         let mut results = futures::stream::iter(pieces.map(|range| {
             self.embed_piece(&worker, &model, Arc::clone(&images), range, on_error, cancel)

@@ -21,7 +21,9 @@
 mod ast;
 mod copy;
 mod cursor;
+mod dialect;
 mod error;
+mod fragment;
 mod option_reader;
 pub mod options;
 mod query;
@@ -43,7 +45,13 @@ pub use ast::{
     Predict, Print, RowStatement, Search, SearchForm, SqlStatement, Statement, UploadModel,
 };
 pub use error::{ErrorKind, ParseError};
+pub use fragment::{parse_expression, view_definition};
 pub use option_reader::Reader as OptionReader;
+pub use options::{
+    BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
+    GetDatasetOptions, IfExists, OnError, OptionEntry, OptionValue, Options, Parameters, PathType,
+    PrintFormat, PrintOptions, SearchInput, SearchOptions,
+};
 pub use source::position_of;
 pub use suggest::closest;
 

@@ -9,11 +9,11 @@
 //! `WITH NO DATA` of CREATE TABLE AS, `ABORT`, `RESET TIME ZONE`, DEFERRABLE.
 
 use sqlparser::ast as pg;
-use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use super::ast::{Body, Embedded, SqlStatement, Statement};
+use super::dialect::Postgres;
 use super::error::{ErrorKind, ParseError};
 use super::source::Tok;
 use super::statement::StatementParser;
@@ -462,7 +462,7 @@ impl StatementParser<'_> {
         end: usize,
         parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>,
     ) -> Result<T, ParseError> {
-        let mut parser = Parser::new(&PostgreSqlDialect {})
+        let mut parser = Parser::new(&Postgres)
             .with_recursion_limit(MAX_DEPTH)
             .with_tokens_with_locations(tokens);
         let parsed = parse(&mut parser);

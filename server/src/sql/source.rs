@@ -7,12 +7,11 @@
 //! Spans are sqlparser's lines and columns; they go into its trees untouched. Positions, as clients get them, count
 //! characters from 1 through the whole script. [`position_of`] turns one into the other.
 
-use std::any::TypeId;
 use std::sync::Arc;
 
-use sqlparser::dialect::{Dialect, PostgreSqlDialect};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace, Word};
 
+use super::dialect::Postgres;
 use super::error::{ErrorKind, ParseError};
 
 /// More parameters than this cannot be bound: the protocol counts them in 16 bits.
@@ -109,7 +108,7 @@ pub fn position_of(location: Location, script: &str) -> Option<usize> {
 impl Source {
     pub(super) fn new(text: &str) -> Result<Source, ParseError> {
         let mut raw = Vec::new();
-        let outcome = Tokenizer::new(&Lexis, text).tokenize_with_location_into_buf(&mut raw);
+        let outcome = Tokenizer::new(&Postgres, text).tokenize_with_location_into_buf(&mut raw);
         let mut places = Places::new(text);
         let mut tokens: Vec<Tok> = Vec::with_capacity(raw.len() / 2 + 1);
         // Whether the space before the token at hand holds a new line, which joins strings.
@@ -172,52 +171,6 @@ impl Source {
     /// The token at a location, if one starts there.
     pub(super) fn index_at(&self, location: Location) -> Option<usize> {
         self.tokens.binary_search_by(|token| token.span.start.cmp(&location)).ok()
-    }
-}
-
-/// PostgreSQL's lexical rules for the tokenizer. sqlparser's own dialect takes `>-` in `a>-1` and `>--` before a comment for operators.
-#[derive(Debug)]
-struct Lexis;
-
-impl Dialect for Lexis {
-    fn dialect(&self) -> TypeId {
-        TypeId::of::<PostgreSqlDialect>()
-    }
-
-    fn is_delimited_identifier_start(&self, ch: char) -> bool {
-        ch == '"'
-    }
-
-    fn is_identifier_start(&self, ch: char) -> bool {
-        PostgreSqlDialect {}.is_identifier_start(ch)
-    }
-
-    fn is_identifier_part(&self, ch: char) -> bool {
-        PostgreSqlDialect {}.is_identifier_part(ch)
-    }
-
-    fn is_custom_operator_part(&self, ch: char) -> bool {
-        !matches!(ch, '+' | '-' | '/') && PostgreSqlDialect {}.is_custom_operator_part(ch)
-    }
-
-    fn supports_unicode_string_literal(&self) -> bool {
-        true
-    }
-
-    fn supports_string_escape_constant(&self) -> bool {
-        true
-    }
-
-    fn supports_nested_comments(&self) -> bool {
-        true
-    }
-
-    fn supports_numeric_literal_underscores(&self) -> bool {
-        true
-    }
-
-    fn supports_geometric_types(&self) -> bool {
-        true
     }
 }
 

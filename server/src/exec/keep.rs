@@ -1,0 +1,266 @@
+//! CONVERT with `table_name`: its rows are kept in a table, in the transaction of the statement that it stands in.
+//!
+//! The rows are stored first; the surrounding statement then reads what was stored. An existing table is replaced only if
+//! nothing of it would be lost, or if the statement says what to do with it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, SortField};
+use thanosql_protocol::{SqlError, SqlState};
+use thanosql_storage::Table;
+
+use super::dml::check_schema;
+use super::{Control, rowset};
+use crate::error::{arrow_error, storage_error};
+use crate::plan::rows::{self, TOP_LEVEL};
+use crate::plan::{self, Scope};
+use crate::session::ClientSession;
+use crate::sql::{Body, Convert, ConvertOptions, Embedded, IfExists, RowStatement};
+
+/// Where rows stand until it is clear that they may take the table's name.
+const STAGING: &str = "_thanosql_staging";
+
+impl ClientSession {
+    /// Runs every CONVERT with `table_name` in a query, innermost first, and notes in the scope what they kept.
+    pub(crate) fn keep_embedded<'a>(
+        &'a mut self,
+        scope: &'a mut Scope,
+        embedded: &'a [Embedded],
+        control: &'a Control,
+    ) -> Pin<Box<dyn Future<Output = Result<(), SqlError>> + Send + 'a>> {
+        Box::pin(async move {
+            for part in embedded {
+                self.keep_rows(scope, &part.statement, &part.placeholder, control).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The same for the query of a ThanoSQL statement.
+    pub(crate) async fn keep_body(&mut self, scope: &mut Scope, body: &Body, control: &Control) -> Result<(), SqlError> {
+        self.keep_embedded(scope, &body.embedded, control).await
+    }
+
+    /// The same for a row statement, which may be such a CONVERT itself.
+    pub(crate) async fn keep_rows(
+        &mut self,
+        scope: &mut Scope,
+        statement: &RowStatement,
+        placeholder: &str,
+        control: &Control,
+    ) -> Result<(), SqlError> {
+        if let Some(body) = rows::body_of(statement) {
+            self.keep_embedded(scope, &body.embedded, control).await?;
+        }
+        if let RowStatement::Convert(convert) = statement {
+            let options = rows::options(&scope.parameters, &convert.options, ConvertOptions::read)?;
+            if let Some(name) = options.table_name {
+                let kept = self.keep(scope, convert, placeholder, &name, options.if_exists, control).await?;
+                scope.kept.insert(placeholder.to_string(), kept);
+            } else if let Some(option) = convert.options.entries.iter().find(|entry| entry.name.value == "if_exists") {
+                return Err(SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    "option if_exists needs the option table_name",
+                )
+                .at(option.name.position));
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep(
+        &mut self,
+        scope: &mut Scope,
+        convert: &Convert,
+        placeholder: &str,
+        name: &str,
+        if_exists: Option<IfExists>,
+        control: &Control,
+    ) -> Result<Table, SqlError> {
+        self.refuse_in_read_only()?;
+        let name = table_name(name)?;
+        self.lock(&name, control).await?;
+        // The lock may have been waited for: what others committed meanwhile counts.
+        scope.snapshot = self.transaction.snapshot();
+        if scope.snapshot.view(&name).is_some() {
+            return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" is a view")));
+        }
+        let existing = scope.snapshot.table(&name);
+        if existing.is_some() && if_exists == Some(IfExists::Fail) {
+            return Err(super::ddl::exists(&name));
+        }
+        let statement = RowStatement::Convert(convert.clone());
+        let plan = rows::plan(&self.state, scope, &statement, Some(placeholder))?;
+        let schema = rowset::storable_schema(plan.schema().as_arrow())?;
+        let vector = plan.schema().fields().last().map(|field| field.name().clone()).unwrap_or_default();
+        let staging = format!("{STAGING}{}", self.next_staging());
+        self.transaction.change(|transaction| transaction.create_table(&staging, schema.clone()).map(|_| ()))?;
+        let stream = control.run(self.start(scope, plan)).await?;
+        rowset::store(&self.transaction, &staging, &schema, stream, control).await?;
+        let kept = self.transaction.snapshot().table(&staging).ok_or_else(|| {
+            crate::error::internal("the rows that were just kept are missing")
+        })?;
+        match (existing, if_exists) {
+            (None, _) => {
+                self.transaction.change(|transaction| transaction.rename_table(&staging, &name))?;
+            }
+            (Some(existing), Some(IfExists::Append)) => {
+                self.append_kept(&existing, &kept, control).await?;
+                self.transaction.change(|transaction| transaction.drop_table(&staging))?;
+            }
+            (Some(existing), if_exists) => {
+                if if_exists.is_none() && !covers(&existing, &kept, &vector)? {
+                    return Err(super::ddl::exists(&name)
+                        .with_detail("not every column and row of the table is in the result")
+                        .with_hint(
+                            "OPTIONS (if_exists='replace') replaces the table, if_exists='append' adds the rows to it.",
+                        )
+                        .at(convert.options.position));
+                }
+                self.transaction.change(|transaction| {
+                    transaction.drop_table(&name)?;
+                    transaction.rename_table(&staging, &name)
+                })?;
+            }
+        }
+        // What follows in the same statement sees the table as it is now.
+        scope.snapshot = self.transaction.snapshot();
+        Ok(kept)
+    }
+
+    /// Adds kept rows to a table that has all of their columns, by name; columns that they lack become NULL.
+    async fn append_kept(&self, existing: &Table, kept: &Table, control: &Control) -> Result<(), SqlError> {
+        let target = existing.schema();
+        let source = kept.schema();
+        if let Some(extra) = source.fields().iter().find(|field| target.index_of(field.name()).is_err()) {
+            return Err(super::dml::missing_column(extra.name(), existing.name(), &target));
+        }
+        for group in 0..kept.groups() {
+            control.run(async { Ok(()) }).await?;
+            let batch = tokio::task::block_in_place(|| kept.read_group(group, None)).map_err(storage_error)?;
+            let batch = by_name(&batch, &target)?;
+            self.transaction.change(|transaction| transaction.append(existing.name(), &batch))?;
+        }
+        Ok(())
+    }
+}
+
+/// A table's name as an option gives it: a string that may hold the schema.
+///
+/// # Errors
+/// As [`check_schema`].
+pub fn table_name(text: &str) -> Result<String, SqlError> {
+    match text.rsplit_once('.') {
+        Some((schema, table)) => {
+            check_schema(schema, table)?;
+            Ok(table.to_string())
+        }
+        None => Ok(text.to_string()),
+    }
+}
+
+/// A batch in another table's columns, by name.
+pub fn by_name(batch: &RecordBatch, target: &SchemaRef) -> Result<RecordBatch, SqlError> {
+    let columns: Vec<ArrayRef> = target
+        .fields()
+        .iter()
+        .map(|field| match batch.column_by_name(field.name()) {
+            Some(column) => column.clone(),
+            None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
+        })
+        .collect();
+    let plain = Arc::new(arrow::datatypes::Schema::new(
+        target
+            .fields()
+            .iter()
+            .zip(&columns)
+            .map(|(field, column)| {
+                arrow::datatypes::Field::new(field.name(), column.data_type().clone(), true)
+            })
+            .collect::<Vec<_>>(),
+    ));
+    let batch = RecordBatch::try_new(plain, columns).map_err(arrow_error)?;
+    rowset::conform(&batch, target)
+}
+
+/// Whether every column and every row of `existing` is in `result`. The vectors that were made anew do not count.
+fn covers(existing: &Table, result: &Table, vector: &str) -> Result<bool, SqlError> {
+    let (old, new) = (existing.schema(), result.schema());
+    let mut pairs = Vec::new();
+    for (index, field) in old.fields().iter().enumerate() {
+        let Ok(position) = new.index_of(field.name()) else { return Ok(false) };
+        if field.name() == vector {
+            continue;
+        }
+        if new.field(position).data_type() != field.data_type() {
+            return Ok(false);
+        }
+        pairs.push((index, position));
+    }
+    if result.row_count() < existing.row_count() {
+        return Ok(false);
+    }
+    if pairs.is_empty() {
+        return Ok(true);
+    }
+    let fields: Vec<SortField> =
+        pairs.iter().map(|(index, _)| SortField::new(old.field(*index).data_type().clone())).collect();
+    if !RowConverter::supports_fields(&fields) {
+        return Ok(false);
+    }
+    tokio::task::block_in_place(|| {
+        let converter = RowConverter::new(fields).map_err(arrow_error)?;
+        let mut counts: HashMap<Box<[u8]>, u64> = HashMap::new();
+        let columns: Vec<usize> = pairs.iter().map(|(_, position)| *position).collect();
+        for_each_row(result, &columns, &converter, |row| {
+            *counts.entry(row.into()).or_default() += 1;
+            true
+        })?;
+        let columns: Vec<usize> = pairs.iter().map(|(index, _)| *index).collect();
+        for_each_row(existing, &columns, &converter, |row| match counts.get_mut(row) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                true
+            }
+            Some(_) | None => false,
+        })
+    })
+}
+
+/// Calls with each row's bytes until the answer is no; whether it never was.
+fn for_each_row(
+    table: &Table,
+    columns: &[usize],
+    converter: &RowConverter,
+    mut each: impl FnMut(&[u8]) -> bool,
+) -> Result<bool, SqlError> {
+    for group in 0..table.groups() {
+        let batch = table.read_group(group, Some(columns)).map_err(storage_error)?;
+        // Storage answers columns in the order asked for.
+        let rows = converter.convert_columns(batch.columns()).map_err(arrow_error)?;
+        for row in &rows {
+            if !each(row.as_ref()) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+impl ClientSession {
+    /// Plans a row statement by itself, after keeping what it keeps.
+    pub(crate) async fn plan_kept_rows(
+        &mut self,
+        scope: &mut Scope,
+        statement: &RowStatement,
+        control: &Control,
+    ) -> Result<datafusion::logical_expr::LogicalPlan, SqlError> {
+        self.keep_rows(scope, statement, TOP_LEVEL, control).await?;
+        plan::rows::plan(&self.state, scope, statement, None)
+    }
+}

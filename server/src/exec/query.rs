@@ -1,0 +1,95 @@
+//! Queries: a logical plan becomes a stream of rows that stops when its statement does.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt as _;
+use thanosql_protocol::{Response, RowStream, RowsTag, SqlError};
+
+use super::Control;
+use crate::error::datafusion_error;
+use crate::functions::resolve_constants;
+use crate::plan::{self, Scope};
+use crate::session::ClientSession;
+
+impl ClientSession {
+    /// Starts a plan. Its rows come as they are made.
+    pub(crate) async fn start(&self, scope: &Scope, plan: LogicalPlan) -> Result<SendableRecordBatchStream, SqlError> {
+        let plan = plan::bind(plan, &scope.parameters)?;
+        let failed = |error| datafusion_error(error, Some(&scope.script));
+        // EXPLAIN computes nothing of what it explains.
+        let plan = match plan {
+            LogicalPlan::Explain(_) => plan,
+            plan => {
+                let plan = self.state.optimize(&plan).map_err(failed)?;
+                resolve_constants(plan, self.state.config_options()).await.map_err(failed)?
+            }
+        };
+        let physical = self.state.create_physical_plan(&plan).await.map_err(failed)?;
+        execute_stream(physical, self.state.task_ctx()).map_err(failed)
+    }
+
+    /// Answers a client with the rows of a plan.
+    pub(crate) async fn answer(
+        &self,
+        scope: &Scope,
+        plan: LogicalPlan,
+        tag: RowsTag,
+        control: &Control,
+    ) -> Result<Response, SqlError> {
+        let schema = result_schema(&plan);
+        let stream = control.run(self.start(scope, plan)).await?;
+        Ok(Response::Rows { schema, rows: controlled(stream, control.clone()), tag })
+    }
+}
+
+/// The columns of a plan's rows, as they are described to clients.
+pub fn result_schema(plan: &LogicalPlan) -> SchemaRef {
+    Arc::new(plan.schema().as_arrow().clone())
+}
+
+/// The rows of a stream until the statement is stopped; then its error.
+pub fn controlled(stream: SendableRecordBatchStream, control: Control) -> RowStream {
+    let start = Some((stream, control));
+    Box::pin(futures::stream::unfold(start, |state| async move {
+        let (mut stream, control) = state?;
+        tokio::select! {
+            biased;
+            () = control.cancel.cancelled() => Some((Err(control.stopped()), None)),
+            batch = stream.next() => match batch? {
+                Ok(batch) => Some((Ok(batch), Some((stream, control)))),
+                // An operator may notice the cancellation before this stream does.
+                Err(_) if control.cancel.is_cancelled() => Some((Err(control.stopped()), None)),
+                Err(error) => Some((Err(datafusion_error(error, None)), None)),
+            },
+        }
+    }))
+}
+
+/// Rows that are at hand.
+pub fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: RowsTag) -> Response {
+    Response::Rows { schema, rows: Box::pin(futures::stream::iter(batches.into_iter().map(Ok))), tag }
+}
+
+/// One column of texts, as SHOW answers.
+pub fn text_rows(columns: &[(&str, Vec<String>)], tag: &str) -> Response {
+    let schema = text_schema(columns.iter().map(|(name, _)| *name));
+    let arrays: Vec<ArrayRef> = columns
+        .iter()
+        .map(|(_, values)| Arc::new(StringArray::from_iter_values(values)) as ArrayRef)
+        .collect();
+    match RecordBatch::try_new(schema.clone(), arrays) {
+        Ok(batch) => rows(schema, vec![batch], RowsTag::Fixed(tag.to_string())),
+        Err(_) => rows(schema, Vec::new(), RowsTag::Fixed(tag.to_string())),
+    }
+}
+
+/// Columns of text.
+pub fn text_schema<'a>(names: impl IntoIterator<Item = &'a str>) -> SchemaRef {
+    let fields: Vec<Field> = names.into_iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+    Arc::new(Schema::new(fields))
+}

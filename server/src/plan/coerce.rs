@@ -1,0 +1,154 @@
+//! Values on their way into a column or a cast: PostgreSQL's text forms where the source is text.
+//!
+//! Arrow's casts read numbers and dates from text, but not `'[1,2,3]'::vector(3)`, `'\x00ff'::bytea`, uuids or arrays, and they
+//! name errors in their own way. So a cast from text goes through the reader that the wire protocol uses for parameters;
+//! every other cast stays DataFusion's.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, StringArray, new_empty_array};
+use arrow::compute::{cast, concat};
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{
+    Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use thanosql_protocol::types;
+
+use super::rows::is_text;
+use crate::error::through_datafusion;
+
+/// An expression as a value of `target`, as an assignment to a column makes it.
+pub fn assign(expr: Expr, schema: &dyn ExprSchema, target: &DataType) -> Result<Expr> {
+    let source = expr.get_type(schema)?;
+    if source == *target {
+        return Ok(expr);
+    }
+    if is_text(&source) && !is_text(target) {
+        return Ok(ScalarUDF::from(ReadText::new(target.clone())).call(vec![expr]));
+    }
+    Ok(Expr::Cast(Cast::new(Box::new(expr), target.clone())))
+}
+
+/// Replaces casts from text by PostgreSQL's reading of it, everywhere in a plan.
+pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let mut schema = DFSchema::empty();
+        for input in node.inputs() {
+            schema.merge(input.schema());
+        }
+        let preserver = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = preserver.save(&expr);
+            let expr = expr.transform_up(|expr| match expr {
+                Expr::Cast(cast) if needs_reader(cast.field.data_type()) => {
+                    // Columns of outer queries are not in this schema; their casts stay as they are.
+                    match cast.expr.get_type(&schema) {
+                        Ok(source) if is_text(&source) => {
+                            let reader = ScalarUDF::from(ReadText::new(cast.field.data_type().clone()));
+                            Ok(Transformed::yes(reader.call(vec![*cast.expr])))
+                        }
+                        Ok(_) | Err(_) => Ok(Transformed::no(Expr::Cast(cast))),
+                    }
+                }
+                other => Ok(Transformed::no(other)),
+            })?;
+            Ok(expr.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    if rewritten.transformed { rewritten.data.recompute_schema() } else { Ok(rewritten.data) }
+}
+
+/// Types whose text form Arrow's own casts do not read as PostgreSQL does.
+fn needs_reader(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::FixedSizeList(..)
+        | DataType::List(_)
+        | DataType::Binary
+        | DataType::FixedSizeBinary(_)
+        | DataType::Boolean
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64 => true,
+        _ => false,
+    }
+}
+
+/// Reads PostgreSQL's text form of a type.
+#[derive(Debug)]
+struct ReadText {
+    signature: Signature,
+    target: DataType,
+}
+
+impl ReadText {
+    fn new(target: DataType) -> ReadText {
+        ReadText { signature: Signature::any(1, Volatility::Immutable), target }
+    }
+}
+
+impl PartialEq for ReadText {
+    fn eq(&self, other: &ReadText) -> bool {
+        self.target == other.target
+    }
+}
+
+impl Eq for ReadText {}
+
+impl Hash for ReadText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.target.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for ReadText {
+    fn name(&self) -> &str {
+        "read_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(self.target.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let constant = matches!(args.args[0], ColumnarValue::Scalar(_));
+        let texts = args.args[0].to_array(if constant { 1 } else { args.number_rows })?;
+        let values = read_column(&texts, &self.target)?;
+        if constant {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?));
+        }
+        Ok(ColumnarValue::Array(values))
+    }
+}
+
+/// A column of texts as a column of `target`.
+pub fn read_column(texts: &dyn Array, target: &DataType) -> Result<ArrayRef> {
+    let texts = cast(texts, &DataType::Utf8)?;
+    let texts = texts.as_any().downcast_ref::<StringArray>().expect("cast gave text");
+    if is_text(target) {
+        return Ok(cast(texts, target)?);
+    }
+    let null = arrow::array::new_null_array(target, 1);
+    let mut parts: Vec<ArrayRef> = Vec::with_capacity(texts.len());
+    for text in texts {
+        parts.push(match text {
+            Some(text) => types::parse_text(text, target).map_err(through_datafusion)?,
+            None => Arc::clone(&null),
+        });
+    }
+    if parts.is_empty() {
+        return Ok(new_empty_array(target));
+    }
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    Ok(concat(&parts)?)
+}

@@ -1,0 +1,288 @@
+//! From a parsed statement to DataFusion's logical plan.
+//!
+//! A ThanoSQL statement that yields rows is planned as the plain SQL it means (`rows`), under the placeholder name that the
+//! grammar put in its place; so it composes with everything that DataFusion plans. A plan is made from one [`Scope`], in
+//! one go, without waiting; nothing here runs a query, trains or writes.
+//!
+//! Parameters keep their places (`$1`) in plans of plain SQL and in the images of SEARCH; option values are needed while
+//! planning, so a statement is planned anew for each execution.
+
+pub mod coerce;
+mod context;
+mod inference;
+pub mod rows;
+pub mod types;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::Array;
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::catalog::SchemaProvider;
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, TableSource};
+use sqlparser::ast as pg;
+use thanosql_protocol::{SqlError, SqlState};
+use thanosql_storage::{Snapshot, Table};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{datafusion_error, parse_error};
+use crate::files::FileAccess;
+use crate::functions::{EmbedContext, embed_function};
+use crate::learning::{Learning, OnError};
+use crate::sql::{self, Body, Embedded, OptionValue, SqlStatement};
+use context::Context;
+
+/// How deep views may stand in views.
+pub const MAX_VIEW_DEPTH: usize = 32;
+
+/// Everything that one statement may see.
+#[derive(Clone)]
+pub struct Scope {
+    /// Tables, views and models as they are for this statement.
+    pub snapshot: Snapshot,
+    /// The name of the database, for qualified names.
+    pub database: String,
+    /// `pg_catalog`.
+    pub pg_catalog: Arc<dyn SchemaProvider>,
+    /// `information_schema`.
+    pub information_schema: Arc<dyn SchemaProvider>,
+    /// `thanosql`.
+    pub thanosql: Arc<dyn SchemaProvider>,
+    /// Functions that belong to this session or this statement, by name.
+    pub functions: HashMap<String, Arc<ScalarUDF>>,
+    /// Models at work.
+    pub learning: Arc<Learning>,
+    /// The files that may be read.
+    pub files: FileAccess,
+    /// Pulled when the statement shall stop.
+    pub cancel: CancellationToken,
+    /// The statement's parameters.
+    pub parameters: Parameters,
+    /// What each CONVERT with `table_name` has kept, by placeholder; filled only while a statement runs.
+    pub kept: HashMap<String, Table>,
+    /// Whether the client is a terminal that wants drawings (psql).
+    pub terminal: bool,
+    /// The text that positions count in.
+    pub script: Arc<str>,
+}
+
+impl Scope {
+    fn system_schema(&self, name: &str) -> Option<&Arc<dyn SchemaProvider>> {
+        match name {
+            "pg_catalog" => Some(&self.pg_catalog),
+            "information_schema" => Some(&self.information_schema),
+            "thanosql" => Some(&self.thanosql),
+            _ => None,
+        }
+    }
+
+    /// `embed` for this statement.
+    pub fn embed(&self, on_error: OnError, batch_size: Option<usize>) -> ScalarUDF {
+        embed_function(Arc::new(EmbedContext::new(
+            self.learning.clone(),
+            self.snapshot.clone(),
+            self.files.clone(),
+            on_error,
+            batch_size,
+            self.cancel.clone(),
+        )))
+    }
+}
+
+/// The parameters of a statement: types that are known, and values once it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    types: Vec<Option<DataType>>,
+    values: Option<Vec<ScalarValue>>,
+}
+
+impl Parameters {
+    /// What a client declared before the statement runs; there may be fewer types than parameters.
+    pub fn declared(types: &[Option<DataType>], count: usize) -> Parameters {
+        let mut types = types.to_vec();
+        types.resize(count.max(types.len()), None);
+        Parameters { types, values: None }
+    }
+
+    /// Values to run with.
+    ///
+    /// # Errors
+    /// 08P01 for an array that is not one value long.
+    pub fn bound(arrays: &[arrow::array::ArrayRef]) -> Result<Parameters, SqlError> {
+        let mut values = Vec::with_capacity(arrays.len());
+        for array in arrays {
+            if array.len() != 1 {
+                return Err(SqlError::new(SqlState::PROTOCOL_VIOLATION, "a parameter is one value"));
+            }
+            values.push(ScalarValue::try_from_array(array, 0).map_err(|error| datafusion_error(error, None))?);
+        }
+        Ok(Parameters {
+            types: arrays.iter().map(|array| Some(array.data_type().clone())).collect(),
+            values: Some(values),
+        })
+    }
+
+    /// The type of `$n`, if it is known.
+    pub fn data_type(&self, n: usize) -> Option<&DataType> {
+        self.types.get(n.checked_sub(1)?)?.as_ref()
+    }
+
+    /// The value of `$n`, if the statement runs.
+    pub fn value(&self, n: usize) -> Option<&ScalarValue> {
+        self.values.as_ref()?.get(n.checked_sub(1)?)
+    }
+
+    /// Settles a type that the client left open.
+    pub fn settle(&mut self, n: usize, data_type: DataType) {
+        let Some(index) = n.checked_sub(1) else { return };
+        if self.types.len() <= index {
+            self.types.resize(index + 1, None);
+        }
+        self.types[index].get_or_insert(data_type);
+    }
+
+    /// Whether there are values.
+    pub fn is_bound(&self) -> bool {
+        self.values.is_some()
+    }
+
+    /// The types of all parameters; what nothing decides is text, as in PostgreSQL.
+    pub fn final_types(&self, count: usize) -> Vec<DataType> {
+        (1..=count.max(self.types.len())).map(|n| self.data_type(n).cloned().unwrap_or(DataType::Utf8)).collect()
+    }
+
+    fn fields(&self) -> Vec<Option<FieldRef>> {
+        self.types
+            .iter()
+            .map(|data_type| data_type.as_ref().map(|data_type| Arc::new(Field::new("", data_type.clone(), true))))
+            .collect()
+    }
+
+    /// The values as options read them; `None` before the statement runs.
+    pub fn option_values(&self) -> Option<Vec<OptionValue>> {
+        Some(self.values.as_ref()?.iter().map(option_value).collect())
+    }
+
+    /// The text of a parameter that stands for a path; `None` before the statement runs.
+    ///
+    /// # Errors
+    /// 42P02 for a parameter that was not given, 22023 for one that is no text.
+    pub fn text(&self, n: usize) -> Result<Option<String>, SqlError> {
+        if self.values.is_none() {
+            return Ok(None);
+        }
+        let value = self.value(n).ok_or_else(|| {
+            SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${n}"))
+        })?;
+        match value.try_as_str() {
+            Some(Some(text)) => Ok(Some(text.to_string())),
+            Some(None) | None => Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("parameter ${n} must be a text that is not NULL"),
+            )),
+        }
+    }
+}
+
+/// A value as an option's value. What options have no form for is handed on as its text.
+fn option_value(value: &ScalarValue) -> OptionValue {
+    if value.is_null() {
+        return OptionValue::Null;
+    }
+    if let Some(Some(text)) = value.try_as_str() {
+        return OptionValue::String(text.to_string());
+    }
+    match value {
+        ScalarValue::Boolean(Some(value)) => OptionValue::Bool(*value),
+        ScalarValue::Binary(Some(bytes)) => OptionValue::Bytes(bytes.clone()),
+        ScalarValue::List(list) => {
+            let elements = list.value(0);
+            let element = |index| {
+                ScalarValue::try_from_array(&elements, index)
+                    .map_or(OptionValue::Null, |value| option_value(&value))
+            };
+            OptionValue::List((0..elements.len()).map(element).collect())
+        }
+        value if value.data_type().is_numeric() => OptionValue::Number(value.to_string()),
+        value => OptionValue::String(value.to_string()),
+    }
+}
+
+/// Plans a statement of plain SQL that DataFusion plans by itself: queries, EXPLAIN of queries, INSERT.
+///
+/// # Errors
+/// What [`crate::error::datafusion_error`] makes of DataFusion's errors.
+pub fn plan_sql(state: &SessionState, scope: &Scope, statement: &SqlStatement) -> Result<LogicalPlan, SqlError> {
+    plan_ast(state, scope, statement.ast.as_ref().clone(), &statement.embedded, HashMap::new())
+}
+
+/// Plans a tree that was taken from a statement or made for one. `tables` are further names that it may use.
+pub fn plan_ast(
+    state: &SessionState,
+    scope: &Scope,
+    ast: pg::Statement,
+    embedded: &[Embedded],
+    tables: HashMap<String, Arc<dyn TableSource>>,
+) -> Result<LogicalPlan, SqlError> {
+    plan_at_depth(state, scope, ast, embedded, tables, 0)
+}
+
+/// Plans a query with the row statements in it.
+pub fn plan_body(state: &SessionState, scope: &Scope, body: &Body) -> Result<LogicalPlan, SqlError> {
+    plan_ast(state, scope, pg::Statement::Query(body.query.clone()), &body.embedded, HashMap::new())
+}
+
+/// Plans an expression over no columns.
+pub fn plan_constant(state: &SessionState, scope: &Scope, expression: pg::Expr) -> Result<Expr, SqlError> {
+    Context::new(state, scope, HashMap::new(), 0)
+        .plan_constant(expression)
+        .map_err(|error| datafusion_error(error, Some(&scope.script)))
+}
+
+/// Puts the parameters' values into a plan.
+pub fn bind(plan: LogicalPlan, parameters: &Parameters) -> Result<LogicalPlan, SqlError> {
+    match &parameters.values {
+        Some(values) if !values.is_empty() => plan
+            .with_param_values(ParamValues::from(values.clone()))
+            .map_err(|error| datafusion_error(error, None)),
+        Some(_) | None => Ok(plan),
+    }
+}
+
+/// The types that a plan's parameters take, as far as the plan tells.
+pub fn infer_parameters(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<(), SqlError> {
+    inference::infer(plan, parameters).map_err(|error| datafusion_error(error, None))
+}
+
+fn plan_at_depth(
+    state: &SessionState,
+    scope: &Scope,
+    mut ast: pg::Statement,
+    embedded: &[Embedded],
+    mut tables: HashMap<String, Arc<dyn TableSource>>,
+    depth: usize,
+) -> Result<LogicalPlan, SqlError> {
+    for part in embedded {
+        let plan = rows::plan(state, scope, &part.statement, Some(&part.placeholder))?;
+        let source = provider_as_source(Arc::new(ViewTable::new(plan, None)));
+        tables.insert(part.placeholder.clone(), source);
+    }
+    crate::catalog::system::adapt(&mut ast);
+    Context::new(state, scope, tables, depth)
+        .plan(ast)
+        .and_then(coerce::read_texts)
+        .map_err(|error| datafusion_error(error, Some(&scope.script)))
+}
+
+/// Plans a view's definition.
+fn plan_view(state: &SessionState, scope: &Scope, definition: &str, depth: usize) -> Result<LogicalPlan, SqlError> {
+    let body = sql::parse_query(definition).map_err(parse_error)?;
+    // A view has no parameters, and positions in its text mean nothing to the client.
+    let scope = Scope { parameters: Parameters::default(), script: Arc::from(""), ..scope.clone() };
+    let ast = pg::Statement::Query(body.query);
+    let plan = plan_at_depth(state, &scope, ast, &body.embedded, HashMap::new(), depth);
+    plan.map_err(|error| SqlError { position: None, ..error })
+}

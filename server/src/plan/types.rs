@@ -1,0 +1,211 @@
+//! PostgreSQL's type names, as they stand in CREATE TABLE and in casts, to Arrow types.
+//!
+//! The same mapping serves both, so that `x::vector(3)` and a column `x vector(3)` are one type. What differs from
+//! Arrow's own types (varchar's limit, json, oid) travels in the field's metadata under [`PG_TYPE`] and [`PG_TYPMOD`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
+use datafusion::common::Result;
+use datafusion::logical_expr::planner::TypePlanner;
+use sqlparser::ast::{
+    ArrayElemTypeDef, CharacterLength, DataType as SqlType, ExactNumberInfo, ObjectName, ObjectNamePart, TimezoneInfo,
+};
+use thanosql_protocol::{SqlError, SqlState};
+
+/// Metadata key: the PostgreSQL type where Arrow's type alone does not tell.
+pub const PG_TYPE: &str = "pg_type";
+/// Metadata key: PostgreSQL's type modifier.
+pub const PG_TYPMOD: &str = "pg_typmod";
+/// Metadata key: the SQL text of a column's default.
+pub const COLUMN_DEFAULT: &str = "default";
+
+/// The most dimensions of a vector, as in pgvector.
+pub const MAX_VECTOR_DIMENSIONS: i32 = 16_000;
+/// numeric without precision: what an i128 holds with room on both sides of the point.
+const NUMERIC_PRECISION: u8 = 38;
+const NUMERIC_SCALE: i8 = 10;
+
+/// The Arrow field of a SQL type; its name is empty.
+///
+/// # Errors
+/// 42704 for a type that does not exist, 0A000 for one that PostgreSQL has and this server has not, 22023 for
+/// modifiers out of range.
+pub fn field_of(sql_type: &SqlType) -> Result<Field, SqlError> {
+    let plain = |data_type| Ok(Field::new("", data_type, true));
+    let named = |data_type, name: &str| {
+        Ok(Field::new("", data_type, true).with_metadata(HashMap::from([(PG_TYPE.to_string(), name.to_string())])))
+    };
+    match sql_type {
+        SqlType::Boolean | SqlType::Bool => plain(DataType::Boolean),
+        SqlType::SmallInt(_) | SqlType::Int2(_) | SqlType::TinyInt(_) => plain(DataType::Int16),
+        SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) | SqlType::MediumInt(_) => plain(DataType::Int32),
+        SqlType::BigInt(_) | SqlType::Int8(_) => plain(DataType::Int64),
+        SqlType::Real | SqlType::Float4 => plain(DataType::Float32),
+        SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 => plain(DataType::Float64),
+        SqlType::Float(info) => match info {
+            ExactNumberInfo::Precision(bits) if *bits <= 24 => plain(DataType::Float32),
+            ExactNumberInfo::None | ExactNumberInfo::Precision(_) | ExactNumberInfo::PrecisionAndScale(..) => {
+                plain(DataType::Float64)
+            }
+        },
+        SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => numeric(info),
+        SqlType::Text | SqlType::String(_) | SqlType::Clob(_) => plain(DataType::Utf8),
+        SqlType::Varchar(length) | SqlType::CharacterVarying(length) | SqlType::CharVarying(length) => {
+            character("varchar", length.as_ref(), None)
+        }
+        SqlType::Char(length) | SqlType::Character(length) => character("bpchar", length.as_ref(), Some(1)),
+        SqlType::Bytea | SqlType::Blob(_) | SqlType::Varbinary(_) | SqlType::Binary(_) => plain(DataType::Binary),
+        SqlType::Date => plain(DataType::Date32),
+        SqlType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            plain(DataType::Time64(TimeUnit::Microsecond))
+        }
+        SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) | SqlType::Datetime(_) => {
+            plain(DataType::Timestamp(TimeUnit::Microsecond, None))
+        }
+        SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => {
+            plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
+        }
+        SqlType::Interval { .. } => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
+        SqlType::Uuid => plain(DataType::FixedSizeBinary(16)),
+        SqlType::JSON => named(DataType::Utf8, "json"),
+        SqlType::JSONB => named(DataType::Utf8, "jsonb"),
+        SqlType::Array(
+            ArrayElemTypeDef::SquareBracket(element, _)
+            | ArrayElemTypeDef::AngleBracket(element)
+            | ArrayElemTypeDef::Parenthesis(element),
+        ) => {
+            let element = field_of(element)?.with_name("item");
+            plain(DataType::List(Arc::new(element)))
+        }
+        SqlType::Custom(name, modifiers) => custom(name, modifiers),
+        other => Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("type {} is not supported", other.to_string().to_lowercase()),
+        )),
+    }
+}
+
+fn numeric(info: &ExactNumberInfo) -> Result<Field, SqlError> {
+    let (precision, scale) = match info {
+        ExactNumberInfo::None => (NUMERIC_PRECISION, NUMERIC_SCALE),
+        ExactNumberInfo::Precision(precision) => (numeric_precision(*precision)?, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => {
+            let digits = numeric_precision(*precision)?;
+            let scale = i8::try_from(*scale).ok().filter(|scale| (0..=digits as i8).contains(scale)).ok_or_else(|| {
+                SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("NUMERIC scale {scale} must be between 0 and precision {precision}"),
+                )
+            })?;
+            (digits, scale)
+        }
+    };
+    Ok(Field::new("", DataType::Decimal128(precision, scale), true))
+}
+
+fn numeric_precision(precision: u64) -> Result<u8, SqlError> {
+    u8::try_from(precision).ok().filter(|digits| (1..=NUMERIC_PRECISION).contains(digits)).ok_or_else(|| {
+        SqlError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("NUMERIC precision {precision} must be between 1 and {NUMERIC_PRECISION}"),
+        )
+    })
+}
+
+/// varchar(n) and char(n). PostgreSQL's modifier is the length plus four.
+fn character(name: &str, length: Option<&CharacterLength>, default: Option<u64>) -> Result<Field, SqlError> {
+    let mut metadata = HashMap::from([(PG_TYPE.to_string(), name.to_string())]);
+    let length = match length {
+        Some(CharacterLength::IntegerLength { length, .. }) => Some(*length),
+        Some(CharacterLength::Max) | None => default,
+    };
+    if let Some(length) = length {
+        if !(1..=10_485_760).contains(&length) {
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("length for type {name} must be between 1 and 10485760, not {length}"),
+            ));
+        }
+        metadata.insert(PG_TYPMOD.to_string(), (length + 4).to_string());
+    }
+    Ok(Field::new("", DataType::Utf8, true).with_metadata(metadata))
+}
+
+/// The last part of a possibly qualified type name, folded as PostgreSQL folds it.
+fn type_name(name: &ObjectName) -> String {
+    match name.0.last() {
+        Some(ObjectNamePart::Identifier(ident)) => crate::sql::fold(ident),
+        Some(ObjectNamePart::Function(function)) => function.name.value.to_lowercase(),
+        None => String::new(),
+    }
+}
+
+fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
+    let name = type_name(name);
+    let plain = |data_type| Ok(Field::new("", data_type, true));
+    let named = |data_type| {
+        Ok(Field::new("", data_type, true).with_metadata(HashMap::from([(PG_TYPE.to_string(), name.clone())])))
+    };
+    match name.as_str() {
+        "vector" => match modifiers {
+            [dimensions] => {
+                let count = dimensions
+                    .parse::<i32>()
+                    .ok()
+                    .filter(|count| (1..=MAX_VECTOR_DIMENSIONS).contains(count))
+                    .ok_or_else(|| {
+                        SqlError::new(
+                            SqlState::INVALID_PARAMETER_VALUE,
+                            format!("dimensions of type vector must be between 1 and {MAX_VECTOR_DIMENSIONS}, not {dimensions}"),
+                        )
+                    })?;
+                plain(vector(count))
+            }
+            _ => Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "type vector needs its number of dimensions")
+                .with_hint("Write vector(n), for example vector(128).")),
+        },
+        "bool" => plain(DataType::Boolean),
+        "int2" => plain(DataType::Int16),
+        "int4" => plain(DataType::Int32),
+        "int8" => plain(DataType::Int64),
+        "float4" => plain(DataType::Float32),
+        "float8" => plain(DataType::Float64),
+        "text" | "citext" => plain(DataType::Utf8),
+        "name" | "bpchar" | "varchar" | "json" | "jsonb" => named(DataType::Utf8),
+        "oid" | "regclass" | "regtype" | "regproc" | "xid" => named(DataType::Int64),
+        "numeric" => numeric(&ExactNumberInfo::None),
+        "date" => plain(DataType::Date32),
+        "timestamp" => plain(DataType::Timestamp(TimeUnit::Microsecond, None)),
+        "timestamptz" => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        "time" => plain(DataType::Time64(TimeUnit::Microsecond)),
+        "interval" => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
+        "uuid" => plain(DataType::FixedSizeBinary(16)),
+        "bytea" => plain(DataType::Binary),
+        "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("type {name} is not supported yet"),
+        )
+        .with_hint("Use an integer column and give its values.")),
+        _ => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"))),
+    }
+}
+
+/// The type of a vector of `dimensions` elements.
+pub fn vector(dimensions: i32) -> DataType {
+    DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, true)), dimensions)
+}
+
+/// Plans casts (`x::vector(3)`) with the mapping of column types.
+#[derive(Debug)]
+pub struct PostgresTypes;
+
+impl TypePlanner for PostgresTypes {
+    fn plan_type_field(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
+        match field_of(sql_type) {
+            Ok(field) => Ok(Some(Arc::new(field))),
+            Err(error) => Err(datafusion::error::DataFusionError::External(Box::new(error))),
+        }
+    }
+}

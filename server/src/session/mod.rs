@@ -1,0 +1,573 @@
+//! One client's session: what it has set, prepared and changed, and the way of each statement to the code that runs it.
+//!
+//! The protocol calls [`thanosql_protocol::Session`]; a statement arrives as [`crate::sql::Parsed`] and leaves as rows, a tag or a
+//! COPY. `describe` and `execute` take the same turns, so that what is described is what runs.
+
+pub mod settings;
+pub mod transaction;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::SchemaProvider;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
+use sqlparser::ast as pg;
+use thanosql_protocol::types::TextStyle;
+use thanosql_protocol::{
+    ClientIdentity, Description, Response, RowsTag, SqlError, SqlState, Statement as OpaqueStatement, StatementContext,
+    TransactionStatus,
+};
+
+use crate::catalog::SessionCatalog;
+use crate::catalog::system;
+use crate::catalog::thanosql::ThanosqlSchema;
+use crate::error::parse_error;
+use crate::exec::models::{Training, job_id_schema};
+use crate::exec::query::{result_schema, text_schema};
+use crate::exec::session::{missing_prepared, setting_name};
+use crate::exec::Control;
+use crate::plan::{self, Parameters, Scope};
+use crate::server::Server;
+use crate::sql::{self, Parsed, SqlStatement, Statement};
+use settings::Settings;
+use transaction::{SessionTransaction, in_failed_block};
+
+/// The client that gets drawings from PRINT.
+const TERMINAL_CLIENT: &str = "psql";
+
+/// One client's session.
+pub struct ClientSession {
+    pub(crate) server: Arc<Server>,
+    pub(crate) client: ClientIdentity,
+    pub(crate) state: SessionState,
+    pub(crate) transaction: SessionTransaction,
+    /// Statements of SQL's PREPARE.
+    pub(crate) prepared: HashMap<String, Prepared>,
+    settings: Arc<Mutex<Settings>>,
+    pg_catalog: Arc<dyn SchemaProvider>,
+    information_schema: Arc<dyn SchemaProvider>,
+    functions: HashMap<String, Arc<ScalarUDF>>,
+}
+
+/// A statement of SQL's PREPARE.
+#[derive(Clone)]
+pub(crate) struct Prepared {
+    parsed: Arc<Parsed>,
+    types: Vec<Option<DataType>>,
+}
+
+impl ClientSession {
+    /// A session for a client that has logged in.
+    ///
+    /// # Errors
+    /// 22023 for a setting of the startup message with a value that it does not take.
+    pub fn new(server: Arc<Server>, client: ClientIdentity) -> Result<ClientSession, SqlError> {
+        let mut given = vec![("session_authorization".to_string(), client.user.clone())];
+        if let Some(timeout) = server.statement_timeout {
+            given.push(("statement_timeout".to_string(), timeout.as_millis().to_string()));
+        }
+        if let Some(name) = &client.application_name {
+            given.push(("application_name".to_string(), name.clone()));
+        }
+        given.extend(client.startup_parameters.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let settings = Arc::new(Mutex::new(Settings::new(given)?));
+        let transaction = SessionTransaction::new(server.store.clone(), server.locks.clone());
+        let catalog: Arc<dyn system::CatalogSource> = Arc::new(SessionCatalog::new(
+            transaction.clone(),
+            server.store.clone(),
+            settings.clone(),
+            client.clone(),
+        ));
+        let functions = system::functions(catalog.clone())
+            .into_iter()
+            .flat_map(|function| {
+                let function = Arc::new(function);
+                let names: Vec<String> =
+                    std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)).map(str::to_string).collect();
+                names.into_iter().map(move |name| (name, function.clone()))
+            })
+            .collect();
+        Ok(ClientSession {
+            state: server.state.clone(),
+            transaction,
+            prepared: HashMap::new(),
+            settings,
+            pg_catalog: system::pg_catalog(catalog.clone()),
+            information_schema: system::information_schema(catalog),
+            functions,
+            client,
+            server,
+        })
+    }
+
+    /// The session's settings.
+    pub(crate) fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a statement may see now.
+    pub(crate) fn scope(&self, parsed: &Parsed, parameters: Parameters, control: &Control) -> Result<Scope, SqlError> {
+        self.scope_with(parsed, parameters, control.cancel.clone())
+    }
+
+    fn scope_with(
+        &self,
+        parsed: &Parsed,
+        parameters: Parameters,
+        cancel: tokio_util::sync::CancellationToken,
+    ) -> Result<Scope, SqlError> {
+        let snapshot = self.transaction.snapshot();
+        Ok(Scope {
+            thanosql: Arc::new(ThanosqlSchema::new(snapshot.clone(), self.server.learning.clone())),
+            snapshot,
+            database: self.client.database.clone(),
+            pg_catalog: self.pg_catalog.clone(),
+            information_schema: self.information_schema.clone(),
+            functions: self.functions.clone(),
+            learning: self.server.learning.clone(),
+            files: self.server.files.clone(),
+            cancel,
+            parameters,
+            kept: HashMap::new(),
+            terminal: self.settings().get("application_name").is_ok_and(|name| name == TERMINAL_CLIENT),
+            script: parsed.script.clone(),
+        })
+    }
+
+    /// Takes a table's lock for changing it.
+    pub(crate) async fn lock(&self, table: &str, control: &Control) -> Result<(), SqlError> {
+        let timeout = self.settings().lock_timeout();
+        self.transaction.write(table, timeout, &control.cancel).await.map_err(|error| {
+            if error.code == SqlState::QUERY_CANCELED { control.stopped() } else { error }
+        })
+    }
+
+    /// A number that no other table of rows in the making has.
+    pub(crate) fn next_staging(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// # Errors
+    /// 25006 if the transaction was declared to change nothing.
+    pub(crate) fn refuse_in_read_only(&self) -> Result<(), SqlError> {
+        if self.settings().read_only() {
+            return Err(SqlError::new(
+                SqlState::READ_ONLY_SQL_TRANSACTION,
+                "cannot change anything in a read-only transaction",
+            ));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// 25001 between BEGIN and COMMIT.
+    pub(crate) fn refuse_in_block(&self, command: &str) -> Result<(), SqlError> {
+        if self.transaction.in_block() {
+            return Err(SqlError::new(
+                SqlState::ACTIVE_SQL_TRANSACTION,
+                format!("{command} cannot run inside a transaction block"),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, parsed: &Parsed, parameters: Parameters, control: &Control) -> Result<Response, SqlError> {
+        if self.transaction.status() == TransactionStatus::Failed && !ends_transaction(parsed) {
+            return Err(in_failed_block());
+        }
+        match &parsed.statement {
+            Statement::Sql(statement) => self.run_sql(parsed, statement, parameters, control).await,
+            Statement::Rows(statement) => {
+                let mut scope = self.scope(parsed, parameters, control)?;
+                let plan = self.plan_kept_rows(&mut scope, statement, control).await?;
+                self.answer(&scope, plan, RowsTag::Counted("SELECT".to_string()), control).await
+            }
+            Statement::BuildModel(_) | Statement::FitModel(_) => match training(&parsed.statement) {
+                Some(training) => self.train(parsed, training, parameters, control).await,
+                None => Err(crate::error::internal("not a training")),
+            },
+            Statement::DropModel(drop) => self.drop_model(drop, control).await,
+            Statement::ShowCreateModel(name) => {
+                let scope = self.scope(parsed, parameters, control)?;
+                self.show_create_model(&scope, name)
+            }
+            Statement::CreateTableUsing(create) => self.create_table_using(parsed, create, parameters, control).await,
+            Statement::CopyFile(copy) => self.copy_file(parsed, copy, parameters, control).await,
+            Statement::Copy(copy) => self.copy(parsed, copy, parameters, control).await,
+            Statement::GetDataset(get) => self.get_dataset(parsed, get, parameters, control).await,
+            Statement::CancelJob(job) => self.cancel_job(*job, &parameters),
+            Statement::WaitJob(job) => self.wait_job(*job, &parameters, control).await,
+            Statement::Maintenance(maintenance) => Ok(Response::Done { tag: maintenance.command.tag().to_string() }),
+            Statement::ExportModel(_) => Err(not_yet("EXPORT MODEL")),
+            Statement::UploadModel(_) => Err(not_yet("UPLOAD MODEL")),
+            Statement::GetModel(_) => Err(not_yet("GET THANOSQL MODEL")),
+            Statement::Explain(_) => Err(not_yet("EXPLAIN of this statement")),
+            Statement::DeclareCursor(_) | Statement::Fetch(_) | Statement::CloseCursor(Some(_)) => {
+                Err(not_yet("a cursor"))
+            }
+            // There are no cursors, so all of them are closed.
+            Statement::CloseCursor(None) => Ok(Response::Done { tag: "CLOSE CURSOR ALL".to_string() }),
+        }
+    }
+
+    async fn run_sql(
+        &mut self,
+        parsed: &Parsed,
+        statement: &SqlStatement,
+        parameters: Parameters,
+        control: &Control,
+    ) -> Result<Response, SqlError> {
+        use pg::Statement as Sql;
+        match statement.ast.as_ref() {
+            Sql::Query(query) => {
+                let mut scope = self.scope(parsed, parameters, control)?;
+                refuse_select_into(query)?;
+                self.keep_embedded(&mut scope, &statement.embedded, control).await?;
+                let plan = plan::plan_sql(&self.state, &scope, statement)?;
+                self.answer(&scope, plan, RowsTag::Counted("SELECT".to_string()), control).await
+            }
+            Sql::Explain { analyze, .. } => {
+                let mut scope = self.scope(parsed, parameters, control)?;
+                if *analyze {
+                    self.keep_embedded(&mut scope, &statement.embedded, control).await?;
+                }
+                let plan = plan::plan_sql(&self.state, &scope, statement)?;
+                self.answer(&scope, plan, RowsTag::Fixed("EXPLAIN".to_string()), control).await
+            }
+            Sql::Insert(_) | Sql::Update(_) | Sql::Delete(_) => {
+                self.run_change(parsed, &statement.ast, &statement.embedded, parameters, control).await
+            }
+            Sql::Truncate(truncate) => self.truncate(truncate, control).await,
+            Sql::CreateTable(create) => self.create_table(parsed, statement, create, parameters, control).await,
+            Sql::CreateView(create) => self.create_view(parsed, statement, create, control).await,
+            Sql::AlterTable(alter) => self.alter_table(alter, control).await,
+            Sql::Drop { object_type, if_exists, names, .. } => {
+                self.drop_relations(*object_type, names, *if_exists, control).await
+            }
+            Sql::StartTransaction { modes, begin, .. } => {
+                self.begin(modes, control, if *begin { "BEGIN" } else { "START TRANSACTION" })
+            }
+            Sql::Commit { chain, .. } => self.commit(*chain, control),
+            Sql::Rollback { chain, savepoint: None } => self.rollback(*chain, control),
+            Sql::Rollback { savepoint: Some(_), .. } | Sql::Savepoint { .. } | Sql::ReleaseSavepoint { .. } => {
+                Err(not_yet("a savepoint"))
+            }
+            Sql::Set(set) => self.set(set, control),
+            Sql::Reset(reset) => self.reset(&reset.reset),
+            Sql::ShowVariable { variable } => self.show(variable),
+            Sql::Discard { object_type } => self.discard(object_type),
+            Sql::Deallocate { name, .. } => self.deallocate(name),
+            Sql::Prepare { name, data_types, statement: inner } => self.prepare(parsed, statement, name, data_types, inner),
+            Sql::Execute { name: Some(name), parameters: given, .. } => {
+                self.execute_prepared(parsed, name, given, control).await
+            }
+            Sql::LISTEN { .. } | Sql::NOTIFY { .. } => Err(not_yet("LISTEN and NOTIFY")),
+            // Nothing is ever listened to.
+            Sql::UNLISTEN { .. } => Ok(Response::Done { tag: "UNLISTEN".to_string() }),
+            other => {
+                let text = other.to_string();
+                let word = text.split_whitespace().next().unwrap_or("this statement").to_uppercase();
+                Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{word} is not supported")))
+            }
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        parsed: &Parsed,
+        outer: &SqlStatement,
+        name: &pg::Ident,
+        data_types: &[pg::DataType],
+        inner: &pg::Statement,
+    ) -> Result<Response, SqlError> {
+        let name = sql::fold(name);
+        if self.prepared.contains_key(&name) {
+            return Err(SqlError::new(
+                SqlState::DUPLICATE_PREPARED_STATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
+        }
+        let mut types = Vec::with_capacity(data_types.len());
+        for data_type in data_types {
+            types.push(Some(plan::types::field_of(data_type)?.data_type().clone()));
+        }
+        let statement = SqlStatement {
+            ast: Box::new(inner.clone()),
+            embedded: outer.embedded.clone(),
+            with_data: outer.with_data,
+        };
+        let prepared = Parsed { statement: Statement::Sql(statement), ..parsed.clone() };
+        self.prepared.insert(name, Prepared { parsed: Arc::new(prepared), types });
+        Ok(Response::Done { tag: "PREPARE".to_string() })
+    }
+
+    async fn execute_prepared(
+        &mut self,
+        parsed: &Parsed,
+        name: &pg::ObjectName,
+        given: &[pg::Expr],
+        control: &Control,
+    ) -> Result<Response, SqlError> {
+        let name = name.0.last().and_then(pg::ObjectNamePart::as_ident).map(sql::fold).unwrap_or_default();
+        let prepared = self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
+        let (types, _) = self.outline(&prepared.parsed, &prepared.types)?;
+        if types.len() != given.len() {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                format!("wrong number of parameters for prepared statement \"{name}\""),
+            )
+            .with_detail(format!("expected {} parameters but got {}", types.len(), given.len())));
+        }
+        let scope = self.scope(parsed, Parameters::default(), control)?;
+        let mut values: Vec<ArrayRef> = Vec::with_capacity(given.len());
+        for (expression, data_type) in given.iter().zip(&types) {
+            let value = plan::plan_constant(&self.state, &scope, expression.clone())?;
+            let field = arrow::datatypes::Field::new("", data_type.clone(), true);
+            values.push(self.evaluate(value, &field)?);
+        }
+        Box::pin(self.run(&prepared.parsed, Parameters::bound(&values)?, control)).await
+    }
+
+    /// The types of a statement's parameters, and its columns. Runs nothing.
+    fn outline(
+        &mut self,
+        parsed: &Parsed,
+        declared: &[Option<DataType>],
+    ) -> Result<(Vec<DataType>, Option<SchemaRef>), SqlError> {
+        let count = parsed.parameter_count;
+        let parameters = Parameters::declared(declared, count);
+        let mut scope = self.scope_with(parsed, parameters, tokio_util::sync::CancellationToken::new())?;
+        let columns = match &parsed.statement {
+            Statement::Sql(statement) => self.outline_sql(&mut scope, statement, count)?,
+            Statement::Rows(statement) => {
+                let plan = plan::rows::plan(&self.state, &scope, statement, None)?;
+                plan::infer_parameters(&plan, &mut scope.parameters)?;
+                Some(result_schema(&plan))
+            }
+            Statement::BuildModel(_) | Statement::FitModel(_) => match training(&parsed.statement) {
+                Some(training) => {
+                    let plan = self.plan_training(&scope, &training)?;
+                    plan::infer_parameters(&plan, &mut scope.parameters)?;
+                    let given =
+                        plan::rows::options(&scope.parameters, training.options, sql::BuildModelOptions::read)?;
+                    given.run_async.then(job_id_schema)
+                }
+                None => None,
+            },
+            Statement::Copy(copy) => match &copy.direction {
+                sql::CopyDirection::OutOfQuery(_) | sql::CopyDirection::OutOfTable { .. } => {
+                    let plan = self.plan_copy_out(&scope, copy)?;
+                    plan::infer_parameters(&plan, &mut scope.parameters)?;
+                    None
+                }
+                sql::CopyDirection::Into { .. } => None,
+            },
+            Statement::CancelJob(job) | Statement::WaitJob(job) => {
+                if let sql::JobIdValue::Parameter(n) = job.value {
+                    scope.parameters.settle(n, DataType::Int64);
+                }
+                None
+            }
+            Statement::ShowCreateModel(_) => Some(text_schema(["model", "statement"])),
+            Statement::DropModel(_)
+            | Statement::ExportModel(_)
+            | Statement::UploadModel(_)
+            | Statement::CreateTableUsing(_)
+            | Statement::CopyFile(_)
+            | Statement::GetDataset(_)
+            | Statement::GetModel(_)
+            | Statement::Explain(_)
+            | Statement::DeclareCursor(_)
+            | Statement::Fetch(_)
+            | Statement::CloseCursor(_)
+            | Statement::Maintenance(_) => None,
+        };
+        Ok((scope.parameters.final_types(count), columns))
+    }
+
+    fn outline_sql(
+        &mut self,
+        scope: &mut Scope,
+        statement: &SqlStatement,
+        count: usize,
+    ) -> Result<Option<SchemaRef>, SqlError> {
+        use pg::Statement as Sql;
+        match statement.ast.as_ref() {
+            Sql::Query(_) | Sql::Explain { .. } => {
+                let plan = self.settled(scope, count, |session, scope| plan::plan_sql(&session.state, scope, statement))?;
+                Ok(Some(result_schema(&plan)))
+            }
+            Sql::Insert(_) | Sql::Update(_) | Sql::Delete(_) => {
+                let mut change = self.plan_change(scope, &statement.ast, &statement.embedded)?;
+                plan::infer_parameters(&change.plan, &mut scope.parameters)?;
+                if count > 0 {
+                    // Once more, with every type known.
+                    scope.parameters = Parameters::declared(
+                        &scope.parameters.final_types(count).into_iter().map(Some).collect::<Vec<_>>(),
+                        count,
+                    );
+                    change = self.plan_change(scope, &statement.ast, &statement.embedded)?;
+                }
+                change.columns(self, scope)
+            }
+            Sql::CreateTable(create) => {
+                if let Some(query) = &create.query {
+                    let ast = pg::Statement::Query(query.clone());
+                    self.settled(scope, count, |session, scope| {
+                        plan::plan_ast(&session.state, scope, ast.clone(), &statement.embedded, HashMap::new())
+                    })?;
+                }
+                Ok(None)
+            }
+            Sql::ShowVariable { variable } => {
+                let name = setting_name(variable);
+                if name == "all" {
+                    return Ok(Some(text_schema(["name", "setting", "description"])));
+                }
+                self.settings().get(&name)?;
+                Ok(Some(text_schema([name.as_str()])))
+            }
+            Sql::Execute { name: Some(name), .. } => {
+                let name = name.0.last().and_then(pg::ObjectNamePart::as_ident).map(sql::fold).unwrap_or_default();
+                let prepared = self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
+                Ok(self.outline(&prepared.parsed, &prepared.types)?.1)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Plans a query, settles the types of its parameters, and plans it again with them: a result's type may depend on
+    /// a parameter's.
+    fn settled(
+        &self,
+        scope: &mut Scope,
+        count: usize,
+        plan: impl Fn(&ClientSession, &Scope) -> Result<LogicalPlan, SqlError>,
+    ) -> Result<LogicalPlan, SqlError> {
+        let first = plan(self, scope);
+        if count == 0 {
+            return first;
+        }
+        if let Ok(first) = &first {
+            plan::infer_parameters(first, &mut scope.parameters)?;
+        }
+        let types: Vec<Option<DataType>> = scope.parameters.final_types(count).into_iter().map(Some).collect();
+        scope.parameters = Parameters::declared(&types, count);
+        plan(self, scope)
+    }
+}
+
+fn training(statement: &Statement) -> Option<Training<'_>> {
+    match statement {
+        Statement::BuildModel(build) => Some(Training {
+            name: &build.name,
+            base: None,
+            options: &build.options,
+            body: &build.body,
+            tag: "BUILD MODEL",
+        }),
+        Statement::FitModel(fit) => Some(Training {
+            name: &fit.name,
+            base: Some(&fit.base),
+            options: &fit.options,
+            body: &fit.body,
+            tag: "FIT MODEL",
+        }),
+        _ => None,
+    }
+}
+
+fn ends_transaction(parsed: &Parsed) -> bool {
+    match &parsed.statement {
+        Statement::Sql(statement) => {
+            matches!(
+                statement.ast.as_ref(),
+                pg::Statement::Commit { .. } | pg::Statement::Rollback { savepoint: None, .. }
+            )
+        }
+        _ => false,
+    }
+}
+
+fn refuse_select_into(query: &pg::Query) -> Result<(), SqlError> {
+    match query.body.as_ref() {
+        pg::SetExpr::Select(select) if select.into.is_some() => {
+            Err(not_yet("SELECT INTO").with_hint("Use CREATE TABLE ... AS."))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn not_yet(what: &str) -> SqlError {
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet"))
+}
+
+fn parsed(statement: &OpaqueStatement) -> Result<Arc<Parsed>, SqlError> {
+    Arc::clone(statement)
+        .downcast::<Parsed>()
+        .map_err(|_| crate::error::internal("a statement of another session's making"))
+}
+
+#[async_trait]
+impl thanosql_protocol::Session for ClientSession {
+    fn parse(&mut self, sql: &str) -> Result<Vec<OpaqueStatement>, SqlError> {
+        let statements = sql::parse_script(sql).map_err(parse_error)?;
+        Ok(statements.into_iter().map(|statement| Arc::new(statement) as OpaqueStatement).collect())
+    }
+
+    async fn describe(
+        &mut self,
+        statement: &OpaqueStatement,
+        declared: &[Option<DataType>],
+    ) -> Result<Description, SqlError> {
+        let parsed = parsed(statement)?;
+        if self.transaction.status() == TransactionStatus::Failed && !ends_transaction(&parsed) {
+            return Err(in_failed_block());
+        }
+        let (parameters, columns) = self.outline(&parsed, declared)?;
+        Ok(Description { parameters, columns })
+    }
+
+    async fn execute(
+        &mut self,
+        statement: &OpaqueStatement,
+        parameters: Vec<ArrayRef>,
+        context: StatementContext,
+    ) -> Result<Response, SqlError> {
+        let parsed = parsed(statement)?;
+        let control = Control::new(&context, self.settings().statement_timeout());
+        let parameters = Parameters::bound(&parameters)?;
+        self.run(&parsed, parameters, &control).await
+    }
+
+    async fn finish(&mut self, success: bool) -> Result<(), SqlError> {
+        let in_block = self.transaction.in_block();
+        let outcome = self.transaction.finish(success);
+        if !in_block {
+            self.settings().end_transaction();
+        }
+        outcome
+    }
+
+    fn transaction_status(&self) -> TransactionStatus {
+        self.transaction.status()
+    }
+
+    fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        self.settings().take_changes()
+    }
+
+    fn initial_parameters(&self) -> Vec<(String, String)> {
+        self.settings().reported()
+    }
+
+    fn text_style(&self) -> TextStyle {
+        self.settings().text_style()
+    }
+}
