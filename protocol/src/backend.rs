@@ -166,16 +166,12 @@ impl std::fmt::Debug for Response {
                 .field("tag", tag)
                 .finish_non_exhaustive(),
             Response::Done { tag } => f.debug_struct("Done").field("tag", tag).finish(),
-            Response::CopyIn {
-                columns, binary, ..
-            } => f
+            Response::CopyIn { columns, binary, .. } => f
                 .debug_struct("CopyIn")
                 .field("columns", columns)
                 .field("binary", binary)
                 .finish_non_exhaustive(),
-            Response::CopyOut {
-                schema, options, ..
-            } => f
+            Response::CopyOut { schema, options, .. } => f
                 .debug_struct("CopyOut")
                 .field("schema", schema)
                 .field("options", options)

@@ -200,10 +200,7 @@ impl SqlError {
 
     /// An error after which the connection is closed.
     pub fn fatal(code: SqlState, message: impl Into<String>) -> SqlError {
-        SqlError {
-            severity: ErrorSeverity::Fatal,
-            ..SqlError::new(code, message)
-        }
+        SqlError { severity: ErrorSeverity::Fatal, ..SqlError::new(code, message) }
     }
 
     /// Adds a detail.
@@ -273,10 +270,10 @@ pub enum ProtocolError {
         /// The user's name.
         user: String,
     },
-    /// The listener listens beyond this machine, but nobody could log in safely.
-    #[error("refusing to listen on {address} without users: anyone could log in")]
-    OpenToAll {
-        /// Where it listens.
+    /// Clients of this address need a password, but no user is configured: nobody could log in.
+    #[error("no users are configured, but clients of {address} need a password")]
+    NoUsers {
+        /// Where the listener listens.
         address: std::net::SocketAddr,
     },
     /// The listening socket itself is broken.

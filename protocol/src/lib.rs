@@ -13,12 +13,25 @@
 //! types appear in this crate's interface.
 
 mod backend;
+mod base64;
+mod cancel;
+mod client;
+mod connection;
 mod copy;
 mod error;
+mod frontend;
+mod keepalive;
 mod listener;
+mod login;
+mod messages;
 mod notice;
 mod options;
+mod rows;
+mod socket;
+mod startup;
+mod tls;
 pub mod types;
+mod wire;
 
 pub use backend::{
     Backend, ClientIdentity, CopySink, Description, Response, RowStream, RowsTag, Session,

@@ -69,11 +69,7 @@ impl Notice {
 
     /// A message of severity WARNING.
     pub fn warning(code: SqlState, message: impl Into<String>) -> Notice {
-        Notice {
-            severity: NoticeSeverity::Warning,
-            code,
-            ..Notice::new(message)
-        }
+        Notice { severity: NoticeSeverity::Warning, code, ..Notice::new(message) }
     }
 
     /// Adds a detail.
@@ -101,12 +97,7 @@ impl NoticeSender {
     /// A sender and the queue that the connection empties.
     pub(crate) fn channel() -> (NoticeSender, mpsc::Receiver<Notice>) {
         let (sender, receiver) = mpsc::channel(NOTICE_QUEUE_LENGTH);
-        (
-            NoticeSender {
-                queue: Some(sender),
-            },
-            receiver,
-        )
+        (NoticeSender { queue: Some(sender) }, receiver)
     }
 
     /// A sender that nobody listens to, for internal work and tests.

@@ -12,17 +12,37 @@
 //! | vector(n) | FixedSizeList(Float32, n); n = 0 stands for a vector whose length is not known |
 //! | arrays | List |
 //!
+//! Results may hold more: unsigned and 8-bit integers, Float16, durations, dictionaries, other list layouts, structs
+//! (text, like a PostgreSQL row).
+//!
 //! A field's metadata may name another PostgreSQL type for the same bits ([`PG_TYPE_KEY`]) and carry a type modifier
 //! ([`PG_TYPMOD_KEY`]).
 
+mod binary;
+mod calendar;
+mod catalog;
+mod interval;
+mod parse;
 mod style;
+mod text;
 
+use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::datatypes::{DataType, Field};
+use bytes::BytesMut;
+
+pub use catalog::{
+    array_type_oid, data_type, element_oid, oid_by_name, sql_type_name, type_length, type_modifier,
+    type_name, type_oid,
+};
+pub use parse::{parse_text, parse_text_in};
 pub use style::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, TextStyle, TimeZone};
 
-use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::{DataType, Field};
+pub(crate) use binary::{write_sized, write_value as write_binary};
+pub(crate) use catalog::{TypePlan, oid};
+pub(crate) use parse::cast_to;
+pub(crate) use text::write_value as write_text;
 
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 
 /// The metadata key that names another PostgreSQL type for a field's bits, such as `oid` or `varchar`.
 pub const PG_TYPE_KEY: &str = "pg_type";
@@ -34,26 +54,42 @@ pub const VECTOR_OID: u32 = 16385;
 /// The OID of the type `vector[]`.
 pub const VECTOR_ARRAY_OID: u32 = 16386;
 
-/// The OID of a field's PostgreSQL type.
-pub fn type_oid(field: &Field) -> u32 {
-    let _ = field;
-    0
+/// The two ways in which values travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Binary,
 }
-/// The type modifier of a field, -1 if it has none.
-pub fn type_modifier(field: &Field) -> i32 {
-    let _ = field;
-    -1
+
+impl Format {
+    /// The format of a code in Bind.
+    pub(crate) fn from_code(code: i16) -> Result<Format, SqlError> {
+        match code {
+            0 => Ok(Format::Text),
+            1 => Ok(Format::Binary),
+            other => Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("unsupported format code: {other}"),
+            )),
+        }
+    }
+
+    pub(crate) fn code(self) -> i16 {
+        match self {
+            Format::Text => 0,
+            Format::Binary => 1,
+        }
+    }
 }
-/// The Arrow type that a PostgreSQL type is read as; `None` for one that this crate does not know.
-pub fn data_type(oid: u32) -> Option<DataType> {
-    let _ = oid;
-    None
+
+/// A point in time, or one of PostgreSQL's two ends of it. Arrow's largest and smallest values stand for these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    At(i64),
+    Infinity,
+    MinusInfinity,
 }
-/// PostgreSQL's internal name (`int4`, `_text`) of a type.
-pub fn type_name(oid: u32) -> Option<&'static str> {
-    let _ = oid;
-    None
-}
+
 /// PostgreSQL's text form of a value; `None` for NULL.
 pub fn text_value(
     array: &dyn Array,
@@ -61,15 +97,31 @@ pub fn text_value(
     field: &Field,
     style: &TextStyle,
 ) -> Option<String> {
-    let _ = (array, row, field, style);
-    None
+    let mut out = BytesMut::new();
+    write_text(array, row, &TypePlan::of(field), style, &mut out)
+        .then(|| String::from_utf8_lossy(&out).into_owned())
 }
-/// An array of length 1 from PostgreSQL's text form of a value.
-///
-/// # Errors
-///
-/// 22P02 (or 22003, 22007, 22008) where PostgreSQL says so.
-pub fn parse_text(text: &str, data_type: &DataType) -> Result<ArrayRef, SqlError> {
-    let _ = (text, data_type);
-    Err(SqlError::new(crate::SqlState::INTERNAL_ERROR, "not yet"))
+
+/// A parameter as it came in Bind: an array of length 1 of the described type.
+pub(crate) fn read_parameter(
+    value: Option<&[u8]>,
+    format: Format,
+    type_oid: u32,
+    data_type: &DataType,
+    zone: &TimeZone,
+) -> Result<ArrayRef, SqlError> {
+    match (value, format) {
+        (None, _) => Ok(new_null_array(data_type, 1)),
+        (Some(bytes), Format::Text) => {
+            parse_text_in(crate::frontend::text(bytes)?, data_type, zone)
+        }
+        (Some(bytes), Format::Binary) => binary::read_value(bytes, type_oid, data_type),
+    }
+}
+
+fn malformed(type_name: &str, text: &str) -> SqlError {
+    SqlError::new(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        format!("invalid input syntax for type {type_name}: \"{text}\""),
+    )
 }

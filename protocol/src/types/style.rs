@@ -107,18 +107,10 @@ impl TimeZone {
     pub fn parse(name: &str) -> Option<TimeZone> {
         let name = name.trim();
         if ["utc", "gmt", "z", "zulu", "etc/utc"].contains(&name.to_ascii_lowercase().as_str()) {
-            return Some(TimeZone {
-                name: name.to_owned(),
-                ..TimeZone::utc()
-            });
+            return Some(TimeZone { name: name.to_owned(), ..TimeZone::utc() });
         }
-        let zone = Tz::from_str(name)
-            .or_else(|_| Tz::from_str(&canonical_case(name)))
-            .ok()?;
-        Some(TimeZone {
-            name: name.to_owned(),
-            zone,
-        })
+        let zone = Tz::from_str(name).or_else(|_| Tz::from_str(&canonical_case(name))).ok()?;
+        Some(TimeZone { name: name.to_owned(), zone })
     }
 
     /// The name as it was given.
@@ -126,12 +118,14 @@ impl TimeZone {
         &self.name
     }
 
+    /// Whether it is UTC, whose clock never jumps.
+    pub(crate) fn is_utc(&self) -> bool {
+        self.name == "UTC"
+    }
+
     /// How far local time is ahead of UTC at this moment, in seconds.
     pub fn offset_seconds(&self, utc: NaiveDateTime) -> i32 {
-        self.zone
-            .offset_from_utc_datetime(&utc)
-            .fix()
-            .local_minus_utc()
+        self.zone.offset_from_utc_datetime(&utc).fix().local_minus_utc()
     }
 
     /// The moment of a local time, in UTC. A time that the clock skips is read with the offset before the jump; of one
