@@ -3,6 +3,7 @@
 //! Tensors are `f32` and channels-last; the public functions of [`kernels`](super) see to that. A tensor that is a view with other
 //! strides is copied into order first.
 
+use super::buffers;
 use super::convolution::{self, Finish, Geometry};
 use super::normalisation::{self, ChannelGradients, Statistics};
 use super::simd::Instructions;
@@ -81,7 +82,10 @@ impl ResidualKernels for Flex {
         padding: [usize; 2],
     ) -> FlexTensor {
         let geometry = geometry(&x, &weight, stride, padding);
-        convolve(&geometry, &in_order(x), &in_order(weight), Finish::default())
+        let x = in_order(x);
+        let output = convolve(&geometry, &x, &in_order(weight), Finish::default());
+        recycle(x);
+        output
     }
 
     fn residual_convolution_folded(
@@ -98,7 +102,11 @@ impl ResidualKernels for Flex {
         let residual = residual.into_option().map(in_order);
         let finish =
             Finish { bias: Some(values(&bias)), residual: residual.as_ref().map(values), relu };
-        convolve(&geometry, &in_order(x), &in_order(weight), finish)
+        let x = in_order(x);
+        let output = convolve(&geometry, &x, &in_order(weight), finish);
+        recycle(x);
+        residual.map(recycle);
+        output
     }
 
     fn residual_batch_norm(
@@ -110,9 +118,9 @@ impl ResidualKernels for Flex {
         relu: bool,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let forward = BatchNorm::forward(x, gamma, beta, residual.into_option(), epsilon, relu);
-        let channels = forward.statistics.mean.len();
-        let mean = tensor(forward.statistics.mean, [channels]);
-        (forward.output, mean, tensor(forward.statistics.variance, [channels]))
+        recycle(forward.x);
+        let mean = channel_tensor(forward.statistics.mean);
+        (forward.output, mean, channel_tensor(forward.statistics.variance))
     }
 }
 
@@ -173,10 +181,9 @@ impl<C: CheckpointStrategy> ResidualKernels for Autodiff<Flex, C> {
             epsilon,
             relu,
         );
-        let channels = forward.statistics.mean.len();
-        let mean = FloatTensor::<Self>::new(tensor(forward.statistics.mean.clone(), [channels]));
+        let mean = FloatTensor::<Self>::new(channel_tensor(forward.statistics.mean.clone()));
         let variance =
-            FloatTensor::<Self>::new(tensor(forward.statistics.variance.clone(), [channels]));
+            FloatTensor::<Self>::new(channel_tensor(forward.statistics.variance.clone()));
         let output = forward.output.clone();
         let output = match residual_node {
             None => match BatchNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
@@ -230,7 +237,7 @@ impl Backward<Flex, 2> for ConvolutionBackward {
             gradients.register::<Flex>(node.id, tensor(weight_gradient, weight.shape()));
         }
         if let Some(node) = x_node {
-            let mut x_gradient = vec![0.0; values(&x).len()];
+            let mut x_gradient = buffers::take(values(&x).len());
             convolution::input_gradient(
                 instructions,
                 &geometry,
@@ -240,6 +247,8 @@ impl Backward<Flex, 2> for ConvolutionBackward {
             );
             gradients.register::<Flex>(node.id, tensor(x_gradient, x.shape()));
         }
+        recycle(gradient);
+        recycle(x);
     }
 }
 
@@ -266,7 +275,7 @@ impl BatchNorm {
         let (x, gamma, beta) = (in_order(x), in_order(gamma), in_order(beta));
         let residual = residual.map(in_order);
         let statistics = normalisation::statistics(values(&x), values(&gamma).len());
-        let mut output = vec![0.0; values(&x).len()];
+        let mut output = buffers::take(values(&x).len());
         normalisation::normalise(
             values(&x),
             &statistics,
@@ -281,11 +290,14 @@ impl BatchNorm {
         BatchNorm { x, gamma, statistics, epsilon, relu, output }
     }
 
-    /// The gradients of `x`, of `gamma` and `beta`, and of the residual.
-    fn backward(self, gradient: FlexTensor) -> (FlexTensor, ChannelGradients, FlexTensor) {
-        let shape = self.x.shape();
+    /// The gradients of `x`, of `gamma` and `beta`, and, if there was one, of the residual.
+    fn backward(
+        self,
+        gradient: FlexTensor,
+        with_residual: bool,
+    ) -> (FlexTensor, ChannelGradients, Option<FlexTensor>) {
         let mut gradient = in_order(gradient);
-        let mut x_gradient = vec![0.0; values(&self.x).len()];
+        let mut x_gradient = with_residual.then(|| buffers::take(values(&self.x).len()));
         let channels = normalisation::normalise_backward(
             values(&self.x),
             &self.statistics,
@@ -293,9 +305,15 @@ impl BatchNorm {
             self.epsilon,
             self.relu.then(|| values(&self.output)),
             gradient.storage_mut::<f32>(),
-            &mut x_gradient,
+            x_gradient.as_deref_mut(),
         );
-        (tensor(x_gradient, shape), channels, gradient)
+        let shape = self.x.shape();
+        recycle(self.x);
+        recycle(self.output);
+        match x_gradient {
+            Some(x_gradient) => (tensor(x_gradient, shape), channels, Some(gradient)),
+            None => (gradient, channels, None),
+        }
     }
 }
 
@@ -307,7 +325,7 @@ impl Backward<Flex, 3> for BatchNormBackward {
 
     fn backward(self, ops: Ops<BatchNorm, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<Flex>(&ops.node);
-        let (x_gradient, channels, _) = ops.state.backward(gradient);
+        let (x_gradient, channels, _) = ops.state.backward(gradient, false);
         let [x, gamma, beta] = ops.parents.map(|parent| parent.map(|node| node.id));
         register(gradients, x, || x_gradient);
         register(gradients, gamma, || channel_tensor(channels.gamma));
@@ -323,12 +341,14 @@ impl Backward<Flex, 4> for BatchNormResidualBackward {
 
     fn backward(self, ops: Ops<BatchNorm, 4>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<Flex>(&ops.node);
-        let (x_gradient, channels, residual_gradient) = ops.state.backward(gradient);
+        let (x_gradient, channels, residual_gradient) = ops.state.backward(gradient, true);
         let [x, gamma, beta, residual] = ops.parents.map(|parent| parent.map(|node| node.id));
         register(gradients, x, || x_gradient);
         register(gradients, gamma, || channel_tensor(channels.gamma));
         register(gradients, beta, || channel_tensor(channels.beta));
-        register(gradients, residual, || residual_gradient);
+        if let Some(residual_gradient) = residual_gradient {
+            register(gradients, residual, || residual_gradient);
+        }
     }
 }
 
@@ -349,7 +369,7 @@ fn convolve(
     weight: &FlexTensor,
     finish: Finish<'_>,
 ) -> FlexTensor {
-    let mut output = vec![0.0; geometry.output_values()];
+    let mut output = buffers::take(geometry.output_values());
     convolution::forward(
         Instructions::detect(),
         geometry,
@@ -404,6 +424,15 @@ fn in_order(tensor: FlexTensor) -> FlexTensor {
 /// The values of a tensor that [`in_order`] has returned.
 fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("the tensor is f32 and in order")
+}
+
+/// Keeps the tensor's memory for a later output, if nothing else uses it.
+fn recycle(tensor: FlexTensor) {
+    if tensor.is_unique()
+        && let Ok(buffer) = tensor.into_data().try_into_vec::<f32>()
+    {
+        buffers::give(buffer);
+    }
 }
 
 fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {

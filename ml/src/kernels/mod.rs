@@ -13,19 +13,31 @@
 //!
 //! A residual block while training, and the same at inference with [`fold_batch_norm`]:
 //!
-//! ```ignore
-//! let y = conv2d(x.clone(), self.conv1.val(), Convolution { stride: [2, 2], padding: [1, 1] });
-//! let y = batch_norm(y, self.gamma1.val(), self.beta1.val(), 1e-5, None, Activation::Relu);   // y.mean, y.variance: for the
-//! let z = conv2d(y.output, self.conv2.val(), Convolution { stride: [1, 1], padding: [1, 1] });  // running statistics
-//! let z = batch_norm(z, self.gamma2.val(), self.beta2.val(), 1e-5, Some(shortcut), Activation::Relu);
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use thanosql_ml::kernels::{Activation, Convolution, batch_norm, conv2d, conv2d_folded, fold_batch_norm};
 //!
-//! let (weight, bias) = fold_batch_norm(weight, gamma, beta, running_mean, running_variance, 1e-5);   // once
-//! let z = conv2d_folded(y, weight, bias, Some(shortcut), Activation::Relu, Convolution { .. });
+//! let device = Device::flex();
+//! let x = Tensor::<4>::ones([2, 8, 8, 16], &device);
+//! let weight = Tensor::<4>::ones([16, 16, 3, 3], &device);
+//! let (gamma, beta) = (Tensor::<1>::ones([16], &device), Tensor::<1>::zeros([16], &device));
+//! let moves = Convolution { stride: [1, 1], padding: [1, 1] };
+//!
+//! let y = conv2d(x.clone(), weight.clone(), moves);
+//! let y = batch_norm(y, gamma.clone(), beta.clone(), 1e-5, None, Activation::Relu);
+//! let z = conv2d(y.output, weight.clone(), moves);
+//! let z = batch_norm(z, gamma.clone(), beta.clone(), 1e-5, Some(x.clone()), Activation::Relu);
+//!
+//! let (weight, bias) = fold_batch_norm(weight, gamma, beta, z.mean, z.variance, 1e-5);
+//! let z = conv2d_folded(x.clone(), weight, bias, Some(x), Activation::Relu, moves);
+//! assert_eq!(z.dims(), [2, 8, 8, 16]);
 //! ```
 //!
 //! Results are the same bits with any number of threads. Where to look: `simd` has the instructions, `microkernel` the two inner loops,
-//! `convolution` the three computations of a convolution, `normalisation` the fused passes, `extension` the operations for burn.
+//! `convolution` the three computations of a convolution, `normalisation` the fused passes, `buffers` the memory kept between operations
+//! ([`release_buffers`] frees it), `extension` the operations for burn.
 
+mod buffers;
 mod convolution;
 mod extension;
 mod microkernel;
@@ -66,6 +78,11 @@ pub struct Normalised {
     pub mean: Tensor<1>,
     /// The variance of each channel, divided by the number of values, `[channels]`; carries no gradient.
     pub variance: Tensor<1>,
+}
+
+/// Frees the buffers that the kernels keep between operations. For the end of a training: what is kept then is only in the way.
+pub fn release_buffers() {
+    buffers::release();
 }
 
 /// Turns `[batch, channels, height, width]` into `[batch, height, width, channels]`.
@@ -208,7 +225,12 @@ pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
 }
 
 /// [`conv2d`] through burn's own operation, which wants the channels first.
-fn composed_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: Convolution) -> Tensor<4> {
+fn composed_conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: Convolution,
+) -> Tensor<4> {
     let x = x.permute([0, 3, 1, 2]);
     let options = ConvOptions::new(options.stride, options.padding, [1, 1], 1);
     module::conv2d(x, weight, bias, options).permute([0, 2, 3, 1])

@@ -152,8 +152,8 @@ pub(super) fn normalise(
 /// The backward pass of [`normalise`] on the batch whose statistics it used.
 ///
 /// `gradient` holds the gradient of the output; on return it holds that of the sum before the ReLU, which is also the
-/// gradient of the residual. `output` is the forward pass's result if it ended with a ReLU. Writes the gradient of `x` and
-/// returns those of `gamma` and `beta`.
+/// gradient of the residual. `output` is the forward pass's result if it ended with a ReLU. Writes the gradient of `x` to
+/// `x_gradient`, or over `gradient` if there is none, and returns those of `gamma` and `beta`.
 ///
 /// # Panics
 ///
@@ -165,13 +165,12 @@ pub(super) fn normalise_backward(
     epsilon: f32,
     output: Option<&[f32]>,
     gradient: &mut [f32],
-    x_gradient: &mut [f32],
+    x_gradient: Option<&mut [f32]>,
 ) -> ChannelGradients {
     let channels = gamma.len();
     let positions = rows(x, channels);
     assert!(positions > 0, "a batch has values");
     assert_eq!(gradient.len(), x.len(), "gradient of the output");
-    assert_eq!(x_gradient.len(), x.len(), "gradient of the input");
     assert_eq!(statistics.mean.len(), channels, "statistics");
     if let Some(output) = output {
         assert_eq!(output.len(), x.len(), "output");
@@ -237,26 +236,46 @@ pub(super) fn normalise_backward(
         .map(|c| (-f64::from(a[c]) * beta[c] / count - f64::from(b[c]) * f64::from(mean[c])) as f32)
         .collect();
     let length = task_length(channels);
-    x_gradient
-        .par_chunks_mut(length)
-        .zip(x.par_chunks(length))
-        .zip(gradient.par_chunks(length))
-        .for_each(|((target, x), gradient)| {
-            arch.dispatch(
-                #[inline(always)]
-                || {
-                    let rows = target.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
-                    for ((target, x), gradient) in rows.zip(gradient.chunks_exact(channels)) {
-                        let operands = target.iter_mut().zip(x).zip(gradient);
-                        for (((((target, &x), &gradient), &a), &b), &c) in
-                            operands.zip(&a).zip(&b).zip(&c)
-                        {
-                            *target = a * gradient + b * x + c;
+    match x_gradient {
+        Some(x_gradient) => {
+            assert_eq!(x_gradient.len(), x.len(), "gradient of the input");
+            let tasks = x_gradient.par_chunks_mut(length).zip(x.par_chunks(length));
+            tasks.zip(gradient.par_chunks(length)).for_each(|((target, x), gradient)| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        let rows = target.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
+                        for ((target, x), gradient) in rows.zip(gradient.chunks_exact(channels)) {
+                            let operands = target.iter_mut().zip(x).zip(gradient);
+                            for (((((target, &x), &gradient), &a), &b), &c) in
+                                operands.zip(&a).zip(&b).zip(&c)
+                            {
+                                *target = a * gradient + b * x + c;
+                            }
                         }
-                    }
-                },
-            );
-        });
+                    },
+                );
+            });
+        }
+        None => {
+            gradient.par_chunks_mut(length).zip(x.par_chunks(length)).for_each(|(gradient, x)| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        for (gradient, x) in
+                            gradient.chunks_exact_mut(channels).zip(x.chunks_exact(channels))
+                        {
+                            let operands = gradient.iter_mut().zip(x);
+                            for ((((gradient, &x), &a), &b), &c) in operands.zip(&a).zip(&b).zip(&c)
+                            {
+                                *gradient = a * *gradient + b * x + c;
+                            }
+                        }
+                    },
+                );
+            })
+        }
+    }
 
     ChannelGradients {
         gamma: products
@@ -433,7 +452,7 @@ mod tests {
             0.0,
             Some(&y),
             &mut gradient,
-            &mut x_gradient,
+            Some(&mut x_gradient),
         );
         assert_eq!(channels, ChannelGradients { gamma: vec![2.0], beta: vec![2.0] });
         assert_eq!(gradient, [0.0, 2.0]);
@@ -493,12 +512,16 @@ mod tests {
                 EPSILON,
                 output,
                 &mut gradient,
-                &mut x_gradient,
+                Some(&mut x_gradient),
             );
             assert_close(&gradient, &through);
             assert_close(&channel_gradients.beta, &beta_gradient);
             assert_close(&channel_gradients.gamma, &gamma_gradient);
             assert_close(&x_gradient, &x_expected);
+            let again =
+                normalise_backward(&x, &statistics, &gamma, EPSILON, output, &mut gradient, None);
+            assert_eq!(again, channel_gradients);
+            assert_eq!(gradient, x_gradient);
         }
     }
 
@@ -522,7 +545,7 @@ mod tests {
                     EPSILON,
                     Some(&y),
                     &mut gradient,
-                    &mut x_gradient,
+                    Some(&mut x_gradient),
                 );
                 (statistics, y, x_gradient, channel_gradients)
             })

@@ -1,0 +1,257 @@
+//! How fast the kernels are, beside burn's own operations: GFLOP/s of convolutions, milliseconds of a normalisation, images a second of a
+//! whole small network. Run with `cargo bench -p thanosql-ml --bench kernels`; `-- --quick` leaves burn's own convolutions out.
+//!
+//! Each figure is the best of several runs, so that other work on the machine disturbs it least.
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use burn::tensor::activation::relu;
+use burn::tensor::module;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Distribution, Tensor};
+use std::time::{Duration, Instant};
+use thanosql_ml::kernels::{
+    Activation, Convolution, batch_norm, channels_last, conv2d, conv2d_folded, global_average_pool,
+};
+
+const BATCH: usize = 128;
+const EPSILON: f64 = 1e-5;
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    println!("{} threads, batch {BATCH}", rayon::current_num_threads());
+    convolutions(quick);
+    normalisations();
+    networks();
+}
+
+/// Calls `prepare`, then `run` on what it returned, which alone is timed; the shortest of several times.
+fn best<T, R>(mut prepare: impl FnMut() -> T, mut run: impl FnMut(T) -> R) -> Duration {
+    let mut shortest = Duration::MAX;
+    let began = Instant::now();
+    for round in 0.. {
+        let input = prepare();
+        let start = Instant::now();
+        let result = run(input);
+        let elapsed = start.elapsed();
+        drop(result);
+        // The first run fills caches and buffers.
+        if round > 0 {
+            shortest = shortest.min(elapsed);
+        }
+        if round >= 3 && began.elapsed() > Duration::from_millis(400) {
+            break;
+        }
+    }
+    shortest
+}
+
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Uniform(-0.5, 0.5), device)
+}
+
+fn convolutions(quick: bool) {
+    println!(
+        "\nconvolution, GFLOP/s: forward, gradient of the input, gradient of the weights (burn's own forward, both gradients)"
+    );
+    for (inputs, outputs, size, kernel, stride) in [
+        (16, 16, 28, 3, 1),
+        (32, 32, 14, 3, 1),
+        (64, 64, 7, 3, 1),
+        (32, 32, 28, 3, 1),
+        (64, 64, 14, 3, 1),
+        (128, 128, 7, 3, 1),
+        (128, 128, 4, 3, 1),
+        (1, 32, 28, 3, 2),
+        (32, 64, 14, 3, 2),
+        (64, 128, 7, 3, 2),
+        (32, 64, 14, 1, 2),
+        (512, 512, 4, 3, 1),
+    ] {
+        let device = Device::flex();
+        let autodiff = device.clone().autodiff();
+        let options = Convolution { stride: [stride; 2], padding: [kernel / 2; 2] };
+        let out_size = (size + 2 * (kernel / 2) - kernel) / stride + 1;
+        let operations =
+            (2 * BATCH * out_size * out_size * outputs * inputs * kernel * kernel) as f64;
+        let rate = |time: Duration| operations * 1e-9 / time.as_secs_f64();
+
+        let x = random([BATCH, size, size, inputs], &device);
+        let weight = random([outputs, inputs, kernel, kernel], &device);
+        let forward = best(|| (), |()| conv2d(x.clone(), weight.clone(), options));
+        let tracked = |x_tracked: bool, weight_tracked: bool| {
+            let x = Tensor::from_inner(x.clone());
+            let weight = Tensor::from_inner(weight.clone());
+            let x = if x_tracked { x.require_grad() } else { x };
+            let weight = if weight_tracked { weight.require_grad() } else { weight };
+            assert_eq!(x.device(), autodiff);
+            (x, weight)
+        };
+        let backward = |x_tracked, weight_tracked| {
+            best(
+                || {
+                    let (x, weight) = tracked(x_tracked, weight_tracked);
+                    conv2d(x, weight, options)
+                },
+                |y| y.backward(),
+            )
+        };
+        print!(
+            "{inputs:4} -> {outputs:3}, {size:2}x{size:<2}, {kernel}x{kernel}/{stride}: {:6.1} {:6.1} {:6.1}",
+            rate(forward),
+            rate(backward(true, false)),
+            rate(backward(false, true)),
+        );
+        if !quick {
+            let first = x.clone().permute([0, 3, 1, 2]);
+            let first = Tensor::<4>::from_data(first.to_data(), &device);
+            let burn_options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
+            let forward = best(
+                || (),
+                |()| module::conv2d(first.clone(), weight.clone(), None, burn_options.clone()),
+            );
+            let backward = best(
+                || {
+                    let (_, weight) = tracked(false, true);
+                    let x = Tensor::from_inner(first.clone()).require_grad();
+                    module::conv2d(x, weight, None, burn_options.clone())
+                },
+                |y| y.backward(),
+            );
+            print!("   ({:5.1} {:5.1})", rate(forward), 2.0 * rate(backward));
+        }
+        println!();
+    }
+}
+
+fn normalisations() {
+    println!("\nbatch normalisation, residual sum and ReLU, ms: forward, backward (burn's own)");
+    let device = Device::flex();
+    for (size, channels) in [(14, 32), (7, 64), (4, 128), (28, 32)] {
+        let shape = [BATCH, size, size, channels];
+        let [x, residual] = [(); 2].map(|()| random(shape, &device));
+        let [gamma, beta] = [(); 2].map(|()| random([channels], &device));
+        let track = |tensor: &Tensor<4>| Tensor::from_inner(tensor.clone()).require_grad();
+        let track_channels = |tensor: &Tensor<1>| Tensor::from_inner(tensor.clone()).require_grad();
+        let ours = || {
+            let (gamma, beta) = (track_channels(&gamma), track_channels(&beta));
+            batch_norm(track(&x), gamma, beta, EPSILON, Some(track(&residual)), Activation::Relu)
+                .output
+        };
+        let [first, first_residual] = [&x, &residual].map(|tensor| {
+            Tensor::<4>::from_data(tensor.clone().permute([0, 3, 1, 2]).to_data(), &device)
+        });
+        let burns = || {
+            let (gamma, beta) = (track_channels(&gamma), track_channels(&beta));
+            relu(
+                module::batch_norm_train(track(&first), gamma, beta, EPSILON).output
+                    + track(&first_residual),
+            )
+        };
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        println!(
+            "{size:2}x{size:<2}, {channels:3} channels: {:6.2} {:6.2}   ({:6.2} {:6.2})",
+            milliseconds(best(|| (), |()| ours())),
+            milliseconds(best(ours, |y| y.backward())),
+            milliseconds(best(|| (), |()| burns())),
+            milliseconds(best(burns, |y| y.backward())),
+        );
+    }
+}
+
+/// A residual network's parameters: the stem, then for each stage two convolutions and perhaps a shortcut.
+struct Network {
+    stem: Unit,
+    blocks: Vec<(Unit, Unit, Option<Unit>)>,
+}
+
+struct Unit {
+    weight: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    options: Convolution,
+}
+
+impl Network {
+    fn new(widths: &[usize], stem_stride: usize, device: &Device) -> Network {
+        let unit = |inputs: usize, outputs: usize, kernel: usize, stride: usize| Unit {
+            weight: (random([outputs, inputs, kernel, kernel], device) * 0.1).require_grad(),
+            gamma: Tensor::ones([outputs], device).require_grad(),
+            beta: Tensor::zeros([outputs], device).require_grad(),
+            options: Convolution { stride: [stride; 2], padding: [kernel / 2; 2] },
+        };
+        let mut inputs = widths[0];
+        let mut blocks = Vec::new();
+        for (stage, &outputs) in widths.iter().enumerate() {
+            let stride = if stage == 0 { 1 } else { 2 };
+            let shortcut = (stride != 1).then(|| unit(inputs, outputs, 1, stride));
+            blocks.push((unit(inputs, outputs, 3, stride), unit(outputs, outputs, 3, 1), shortcut));
+            inputs = outputs;
+        }
+        Network { stem: unit(1, widths[0], 3, stem_stride), blocks }
+    }
+
+    fn learn(&self, images: Tensor<4>) -> Tensor<2> {
+        let layer = |unit: &Unit, x: Tensor<4>, residual, activation| {
+            let y = conv2d(x, unit.weight.clone(), unit.options);
+            batch_norm(y, unit.gamma.clone(), unit.beta.clone(), EPSILON, residual, activation)
+                .output
+        };
+        let mut x = layer(&self.stem, channels_last(images), None, Activation::Relu);
+        for (first, second, shortcut) in &self.blocks {
+            let y = layer(first, x.clone(), None, Activation::Relu);
+            let residual = match shortcut {
+                Some(shortcut) => layer(shortcut, x, None, Activation::None),
+                None => x,
+            };
+            x = layer(second, y, Some(residual), Activation::Relu);
+        }
+        global_average_pool(x)
+    }
+
+    fn embed(&self, images: Tensor<4>) -> Tensor<2> {
+        let layer = |unit: &Unit, x: Tensor<4>, residual, activation| {
+            conv2d_folded(
+                x,
+                unit.weight.clone(),
+                unit.beta.clone(),
+                residual,
+                activation,
+                unit.options,
+            )
+        };
+        let mut x = layer(&self.stem, channels_last(images), None, Activation::Relu);
+        for (first, second, shortcut) in &self.blocks {
+            let y = layer(first, x.clone(), None, Activation::Relu);
+            let residual = match shortcut {
+                Some(shortcut) => layer(shortcut, x, None, Activation::None),
+                None => x,
+            };
+            x = layer(second, y, Some(residual), Activation::Relu);
+        }
+        global_average_pool(x)
+    }
+}
+
+fn networks() {
+    println!(
+        "\nnetwork on 28x28 grey images, images/s: forward while training, forward and backward, embedding"
+    );
+    for (widths, stem_stride) in [([16, 32, 64], 1), ([32, 64, 128], 1), ([32, 64, 128], 2)] {
+        let device = Device::flex();
+        let images = random([BATCH, 1, 28, 28], &device);
+        let network = Network::new(&widths, stem_stride, &device.clone().autodiff());
+        let fixed = Network::new(&widths, stem_stride, &device);
+        let tracked = || Tensor::from_inner(images.clone());
+        let forward = best(tracked, |images| network.learn(images));
+        let both = best(tracked, |images| network.learn(images).sum().backward());
+        let embedding = best(|| images.clone(), |images| fixed.embed(images));
+        let rate = |time: Duration| BATCH as f64 / time.as_secs_f64();
+        println!(
+            "{widths:?}, stem stride {stem_stride}: {:7.0} {:7.0} {:7.0}",
+            rate(forward),
+            rate(both),
+            rate(embedding)
+        );
+    }
+}
