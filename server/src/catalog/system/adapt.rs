@@ -14,6 +14,7 @@
 //! | `x::pg_catalog.int4`, `::oid`, `::name`, `::"char"` | standard types |
 //! | `'{a,b}'::text[]`, `= ANY ('{a,b}')` | an array |
 //! | `FROM generate_series(a, b) s`, `unnest(x) s` | `UNNEST(...) s (s)` |
+//! | `c.tableoid`, `c.xmin` | the relation's OID, a constant: system columns of the system's relations |
 //! | `indkey[0]` | `indkey[1]`: vectors of PostgreSQL's catalog count from 0 |
 //!
 //! Items of a SELECT over the catalog that have no name get PostgreSQL's name for them, since clients look for it.
@@ -42,7 +43,7 @@ pub fn adapt(statement: &mut Statement) -> bool {
     if let Statement::Query(query) = statement {
         show(&mut query.body);
     }
-    let _ = statement.visit(&mut Adapt { system: relations.found });
+    let _ = statement.visit(&mut Adapt { system: relations.found, scopes: Vec::new() });
     relations.found
 }
 
@@ -88,6 +89,8 @@ impl VisitorMut for Relations {
 struct Adapt {
     /// The statement is over the system catalog.
     system: bool,
+    /// The system relations in FROM of the SELECTs around: what they are called there, and their OIDs.
+    scopes: Vec<Vec<(String, i64)>>,
 }
 
 impl VisitorMut for Adapt {
@@ -102,6 +105,17 @@ impl VisitorMut for Adapt {
                 set_of_rows(expr);
             }
         }
+        let mut scope = Vec::new();
+        for table in &select.from {
+            scope.extend(called(&table.relation));
+            scope.extend(table.joins.iter().filter_map(|join| called(&join.relation)));
+        }
+        self.scopes.push(scope);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _: &mut Select) -> ControlFlow<()> {
+        self.scopes.pop();
         ControlFlow::Continue(())
     }
 
@@ -115,6 +129,20 @@ impl VisitorMut for Adapt {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
+            Expr::CompoundIdentifier(parts) => {
+                if let [.., relation, column] = parts.as_slice()
+                    && is_system_column(column)
+                    && let Some(oid) = self.relation(&fold(relation))
+                {
+                    *expr = system_column(column, oid);
+                }
+            }
+            Expr::Identifier(column) if is_system_column(column) => {
+                // Without a qualifier it is clear only where there is one relation.
+                if let Some([(_, oid)]) = self.scopes.last().map(Vec::as_slice) {
+                    *expr = system_column(column, *oid);
+                }
+            }
             Expr::BinaryOp { left, op, right } => {
                 if let BinaryOperator::PGCustomBinaryOperator(parts) = op
                     && let Some(plain) = operator(parts)
@@ -216,6 +244,44 @@ impl VisitorMut for Adapt {
         };
         ControlFlow::Continue(())
     }
+}
+
+impl Adapt {
+    /// The OID of the system relation of that name in FROM.
+    fn relation(&self, name: &str) -> Option<i64> {
+        self.scopes.iter().rev().flatten().find(|(called, _)| called == name).map(|(_, oid)| *oid)
+    }
+}
+
+/// A system relation in FROM: what it is called, and its OID.
+fn called(factor: &TableFactor) -> Option<(String, i64)> {
+    let TableFactor::Table { name, alias, args: None, .. } = factor else {
+        return None;
+    };
+    let parts = identifiers(name)?;
+    let [.., schema, relation] = parts.as_slice() else {
+        return None;
+    };
+    let schema = [SystemSchema::PgCatalog, SystemSchema::InformationSchema]
+        .into_iter()
+        .find(|found| found.name() == schema)?;
+    let found = find(schema, relation)?;
+    Some((alias.as_ref().map_or_else(|| relation.clone(), |alias| fold(&alias.name)), found.oid))
+}
+
+/// A column that every stored relation has without naming it.
+fn is_system_column(column: &Ident) -> bool {
+    matches!(fold(column).as_str(), "tableoid" | "xmin" | "xmax" | "cmin" | "cmax")
+}
+
+fn system_column(column: &Ident, oid: i64) -> Expr {
+    // 2 is PostgreSQL's frozen transaction id: the rows have always been there.
+    let value = match fold(column).as_str() {
+        "tableoid" => oid.to_string(),
+        "xmin" => "2".to_string(),
+        _ => "0".to_string(),
+    };
+    number(&value)
 }
 
 /// An identifier as PostgreSQL folds it.
@@ -707,7 +773,7 @@ fn name_items(items: &mut [SelectItem]) {
         .iter()
         .filter_map(|item| match item {
             SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
-            SelectItem::UnnamedExpr(expr @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))) => Some(column_name(expr)),
+            SelectItem::UnnamedExpr(expr) if is_plain_column(expr) => Some(column_name(expr)),
             _ => None,
         })
         .collect();
@@ -715,7 +781,7 @@ fn name_items(items: &mut [SelectItem]) {
         let SelectItem::UnnamedExpr(expr) = item else {
             continue;
         };
-        if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+        if is_plain_column(expr) {
             continue;
         }
         let name = column_name(expr);
@@ -725,6 +791,15 @@ fn name_items(items: &mut [SelectItem]) {
             .unwrap_or(name);
         taken.insert(unique.clone());
         *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', unique) };
+    }
+}
+
+/// A column that has its name by itself.
+fn is_plain_column(expr: &Expr) -> bool {
+    match expr {
+        Expr::Identifier(ident) => !is_system_column(ident),
+        Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|ident| !is_system_column(ident)),
+        _ => false,
     }
 }
 

@@ -462,6 +462,7 @@ fn is_native(plan: &LogicalPlan, expression: &Expr, subquery: &Subquery) -> bool
         || subquery.outer_ref_columns.is_empty()
         || check_subquery_expr(plan, &subquery.subquery, expression).is_err()
         || has_subqueries(&subquery.subquery)
+        || has_lateral(&subquery.subquery)
     {
         return false;
     }
@@ -481,6 +482,11 @@ fn has_subqueries(plan: &LogicalPlan) -> bool {
         })
     });
     found
+}
+
+/// DataFusion does not look into what is lateral when it decorrelates what stands around it.
+fn has_lateral(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Subquery(_)) || plan.inputs().into_iter().any(has_lateral)
 }
 
 fn subquery_of(expression: &Expr) -> Option<&Subquery> {

@@ -107,6 +107,15 @@ const NONE: &[&[Arg]] = &[&[]];
 const ONE_OID: &[&[Arg]] = &[&[Arg::Int]];
 const ONE_RELATION: &[&[Arg]] = &[&[Arg::Relation]];
 const ONE_TEXT: &[&[Arg]] = &[&[Arg::Text]];
+/// A format and what goes into it.
+const FORMAT: &[&[Arg]] = &[
+    &[Arg::Text],
+    &[Arg::Text, Arg::Any],
+    &[Arg::Text, Arg::Any, Arg::Any],
+    &[Arg::Text, Arg::Any, Arg::Any, Arg::Any],
+    &[Arg::Text, Arg::Any, Arg::Any, Arg::Any, Arg::Any],
+    &[Arg::Text, Arg::Any, Arg::Any, Arg::Any, Arg::Any, Arg::Any],
+];
 
 const DEFINITIONS: &[Definition] = &[
     // The session
@@ -183,6 +192,7 @@ const DEFINITIONS: &[Definition] = &[
             value => quote_literal(value).into(),
         })
     }),
+    lenient("format", FORMAT, TEXT, format_text),
     stable("parse_ident", &[&[Arg::Text], &[Arg::Text, Arg::Bool]], Kind::ListText("text[]"), |call| {
         match parse_ident(call.text(0)) {
             Some(parts) => Ok(parts.into()),
@@ -635,6 +645,48 @@ fn quote_literal(value: Option<&Value>) -> String {
     };
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+/// `format`, with `%s`, `%I`, `%L` and `%%`; positions and widths are refused.
+fn format_text(call: &Call<'_>) -> Result<Value, SqlError> {
+    let Some((Value::Text(pattern), mut values)) = call.values.split_first() else {
+        return Ok(Value::Null);
+    };
+    let mut text = String::new();
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            text.push(letter);
+            continue;
+        }
+        let kind = letters.next();
+        if kind == Some('%') {
+            text.push('%');
+            continue;
+        }
+        let Some((value, rest)) = values.split_first() else {
+            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "too few arguments for format()"));
+        };
+        values = rest;
+        let plain = match plain_text(value) {
+            Value::Text(plain) => plain,
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::List(_) => String::new(),
+        };
+        match kind {
+            Some('s') => text.push_str(&plain),
+            Some('I') => text.push_str(&quote_ident(&plain)),
+            Some('L') if *value == Value::Null => text.push_str("NULL"),
+            Some('L') => text.push_str(&quote_literal(Some(value))),
+            other => {
+                let other = other.map(String::from).unwrap_or_default();
+                return Err(SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("unrecognized format() type specifier \"{other}\""),
+                ));
+            }
+        }
+    }
+    Ok(text.into())
 }
 
 /// The parts of a possibly qualified name: folded where not quoted. `None` if it is no name.

@@ -266,6 +266,7 @@ fn role(source: &dyn CatalogSource) -> Row {
         ("rolcreaterole", true.into()),
         ("rolcreatedb", true.into()),
         ("rolcanlogin", true.into()),
+        ("rolreplication", false.into()),
         ("rolconnlimit", (-1).into()),
         ("rolpassword", "********".into()),
         ("rolbypassrls", true.into()),
@@ -278,6 +279,7 @@ fn user(source: &dyn CatalogSource) -> Row {
         ("usesysid", OWNER.into()),
         ("usecreatedb", true.into()),
         ("usesuper", true.into()),
+        ("userepl", false.into()),
         ("usebypassrls", true.into()),
         ("passwd", "********".into()),
     ]
