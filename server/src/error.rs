@@ -42,11 +42,7 @@ pub fn parse_error(error: ParseError) -> SqlError {
         ErrorKind::UndefinedParameter => SqlState::UNDEFINED_PARAMETER,
         ErrorKind::TooComplex => SqlState::STATEMENT_TOO_COMPLEX,
     };
-    SqlError {
-        hint: error.hint,
-        position: error.position,
-        ..SqlError::new(code, error.message)
-    }
+    SqlError { hint: error.hint, position: error.position, ..SqlError::new(code, error.message) }
 }
 
 /// An error of the store.
@@ -84,7 +80,9 @@ pub fn datafusion_error(error: DataFusionError, text: Option<&str>) -> SqlError 
         DataFusionError::Shared(shared) => shared_error(&shared, text),
         DataFusionError::ArrowError(error, _) => arrow_error(*error),
         DataFusionError::SchemaError(error, _) => schema_error(*error),
-        DataFusionError::SQL(error, _) => SqlError::new(SqlState::SYNTAX_ERROR, lower_first(&error.to_string())),
+        DataFusionError::SQL(error, _) => {
+            SqlError::new(SqlState::SYNTAX_ERROR, lower_first(&error.to_string()))
+        }
         DataFusionError::NotImplemented(message) => {
             SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, tidy(&message))
         }
@@ -100,7 +98,11 @@ pub fn datafusion_error(error: DataFusionError, text: Option<&str>) -> SqlError 
         }
         DataFusionError::IoError(error) => io_error(&error),
         DataFusionError::ExecutionJoin(error) => {
-            if error.is_cancelled() { cancelled() } else { internal(error) }
+            if error.is_cancelled() {
+                cancelled()
+            } else {
+                internal(error)
+            }
         }
         DataFusionError::Internal(message)
         | DataFusionError::Substrait(message)
@@ -132,7 +134,9 @@ fn shared_error(error: &DataFusionError, text: Option<&str>) -> SqlError {
         }
         DataFusionError::Execution(message) => execution_error(message),
         DataFusionError::Plan(message) => plan_error(message),
-        DataFusionError::NotImplemented(message) => SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, tidy(message)),
+        DataFusionError::NotImplemented(message) => {
+            SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, tidy(message))
+        }
         other => internal(other),
     }
 }
@@ -148,9 +152,13 @@ pub fn arrow_error(error: ArrowError) -> SqlError {
             },
         },
         ArrowError::DivideByZero => division_by_zero(),
-        ArrowError::ArithmeticOverflow(_) => SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range"),
+        ArrowError::ArithmeticOverflow(_) => {
+            SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range")
+        }
         ArrowError::CastError(message) | ArrowError::ParseError(message) => cast_error(&message),
-        ArrowError::NotYetImplemented(message) => SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, tidy(&message)),
+        ArrowError::NotYetImplemented(message) => {
+            SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, tidy(&message))
+        }
         ArrowError::InvalidArgumentError(message)
         | ArrowError::ComputeError(message)
         | ArrowError::SchemaError(message) => execution_error(&message),
@@ -165,9 +173,10 @@ pub fn arrow_error(error: ArrowError) -> SqlError {
         ArrowError::AvroError(message) => internal(message),
         ArrowError::DictionaryKeyOverflowError
         | ArrowError::RunEndIndexOverflowError
-        | ArrowError::OffsetOverflowError(_) => {
-            SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "a column's values are too large for one batch")
-        }
+        | ArrowError::OffsetOverflowError(_) => SqlError::new(
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            "a column's values are too large for one batch",
+        ),
     }
 }
 
@@ -196,12 +205,15 @@ fn schema_error(error: SchemaError) -> SqlError {
                 None => error,
             }
         }
-        SchemaError::AmbiguousReference { field } => {
-            SqlError::new(SqlState::AMBIGUOUS_COLUMN, format!("column reference \"{}\" is ambiguous", field.name))
-        }
-        SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-            SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
-        }
+        SchemaError::AmbiguousReference { field } => SqlError::new(
+            SqlState::AMBIGUOUS_COLUMN,
+            format!("column reference \"{}\" is ambiguous", field.name),
+        ),
+        SchemaError::DuplicateQualifiedField { name, .. }
+        | SchemaError::DuplicateUnqualifiedField { name } => SqlError::new(
+            SqlState::DUPLICATE_COLUMN,
+            format!("column \"{name}\" specified more than once"),
+        ),
     }
 }
 
@@ -209,10 +221,17 @@ fn schema_error(error: SchemaError) -> SqlError {
 fn plan_error(message: &str) -> SqlError {
     let code = if message.starts_with("Invalid function") {
         let name = message.split('\'').nth(1).unwrap_or_default();
-        return SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist"));
-    } else if message.contains("No function matches") || message.contains("Failed to coerce arguments") {
+        return SqlError::new(
+            SqlState::UNDEFINED_FUNCTION,
+            format!("function {name} does not exist"),
+        );
+    } else if message.contains("No function matches")
+        || message.contains("Failed to coerce arguments")
+    {
         SqlState::UNDEFINED_FUNCTION
-    } else if message.contains("must appear in the GROUP BY") || message.contains("must be in the GROUP BY") {
+    } else if message.contains("must appear in the GROUP BY")
+        || message.contains("must be in the GROUP BY")
+    {
         SqlState::GROUPING_ERROR
     } else if message.contains("Cannot infer common argument type")
         || message.contains("cannot be coerced")
@@ -220,7 +239,9 @@ fn plan_error(message: &str) -> SqlError {
         || message.contains("Can not coerce")
     {
         SqlState::DATATYPE_MISMATCH
-    } else if message.contains("Table Functions are not supported") || message.starts_with("table function") {
+    } else if message.contains("Table Functions are not supported")
+        || message.starts_with("table function")
+    {
         SqlState::UNDEFINED_FUNCTION
     } else if message.contains("No value found for placeholder") {
         SqlState::UNDEFINED_PARAMETER
@@ -239,8 +260,14 @@ fn execution_error(message: &str) -> SqlError {
     } else if lower.contains("overflow") || lower.contains("out of range") {
         SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, tidy(message))
     } else if lower.contains("scalar subquery") || lower.contains("more than one row") {
-        SqlError::new(SqlState::CARDINALITY_VIOLATION, "more than one row returned by a subquery used as an expression")
-    } else if lower.contains("cannot cast") || lower.contains("error parsing") || lower.contains("parser error") {
+        SqlError::new(
+            SqlState::CARDINALITY_VIOLATION,
+            "more than one row returned by a subquery used as an expression",
+        )
+    } else if lower.contains("cannot cast")
+        || lower.contains("error parsing")
+        || lower.contains("parser error")
+    {
         cast_error(message)
     } else {
         SqlError::new(SqlState::DATA_EXCEPTION, tidy(message))
@@ -249,7 +276,10 @@ fn execution_error(message: &str) -> SqlError {
 
 fn cast_error(message: &str) -> SqlError {
     let lower = message.to_lowercase();
-    if lower.contains("overflow") || lower.contains("out of range") || lower.contains("can't cast value") {
+    if lower.contains("overflow")
+        || lower.contains("out of range")
+        || lower.contains("can't cast value")
+    {
         SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, tidy(message))
     } else {
         SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, tidy(message))
@@ -282,7 +312,11 @@ pub fn position(text: &str, line: u64, column: u64) -> Option<usize> {
     if line == 0 || column == 0 {
         return None;
     }
-    let before: usize = text.lines().take(usize::try_from(line - 1).ok()?).map(|line| line.chars().count() + 1).sum();
+    let before: usize = text
+        .lines()
+        .take(usize::try_from(line - 1).ok()?)
+        .map(|line| line.chars().count() + 1)
+        .sum();
     Some(before + usize::try_from(column).ok()?)
 }
 

@@ -34,7 +34,8 @@ fn report(error: &anyhow::Error) {
 
 fn start() -> anyhow::Result<()> {
     let invocation = thanosql_config::load()?;
-    let threads = std::thread::available_parallelism().map_or(MIN_THREADS, |cores| cores.get().max(MIN_THREADS));
+    let threads = std::thread::available_parallelism()
+        .map_or(MIN_THREADS, |cores| cores.get().max(MIN_THREADS));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_stack_size(STACK_BYTES)
@@ -49,7 +50,9 @@ fn start() -> anyhow::Result<()> {
                 Ok(demo::run(&settings).await?)
             }
             Invocation::Healthcheck(settings) => {
-                server::healthcheck(&settings.address, settings.timeout).await.context("the server does not answer")
+                server::healthcheck(&settings.address, settings.timeout)
+                    .await
+                    .context("the server does not answer")
             }
         }
     });

@@ -13,7 +13,8 @@ use thanosql_config::{Settings, UserSecret};
 use thanosql_ml::DeviceChoice;
 use thanosql_ml::images::ImageLimits;
 use thanosql_protocol::{
-    Backend, ClientIdentity, ProtocolError, ProtocolOptions, Secret, Session, SqlError, TlsFiles, User,
+    Backend, ClientIdentity, ProtocolError, ProtocolOptions, Secret, Session, SqlError, TlsFiles,
+    User,
 };
 use thanosql_storage::{StorageError, Store, StoreOptions};
 use tokio::net::TcpListener;
@@ -109,9 +110,8 @@ impl Server {
         if !roots.contains(&settings.dataset_dir) {
             roots.push(settings.dataset_dir.clone());
         }
-        let device = settings.device.parse::<DeviceChoice>().map_err(|error| ServerError::Device {
-            value: settings.device.clone(),
-            reason: error.to_string(),
+        let device = settings.device.parse::<DeviceChoice>().map_err(|error| {
+            ServerError::Device { value: settings.device.clone(), reason: error.to_string() }
         })?;
         let learning = Learning::start(
             store.clone(),
@@ -147,7 +147,9 @@ fn query_state(settings: &Settings) -> datafusion::common::Result<SessionState> 
     options.catalog.create_default_catalog_and_schema = false;
     options.explain.logical_plan_only = false;
     let memory = usize::try_from(settings.query_memory_bytes).unwrap_or(usize::MAX);
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory))).build_arc()?;
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
+        .build_arc()?;
     let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
@@ -208,7 +210,11 @@ pub async fn listen(settings: &Settings) -> Result<TcpListener, ServerError> {
 ///
 /// # Errors
 /// Any of [`ServerError`].
-pub async fn run(settings: &Settings, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
+pub async fn run(
+    settings: &Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), ServerError> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
@@ -217,7 +223,8 @@ pub async fn run(settings: &Settings, listener: TcpListener, shutdown: Cancellat
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, store = %settings.store.display(), "ready for connections");
     }
-    let outcome = thanosql_protocol::serve(listener, backend, protocol_options(settings), shutdown).await;
+    let outcome =
+        thanosql_protocol::serve(listener, backend, protocol_options(settings), shutdown).await;
     server.learning.shutdown().await;
     tokio::task::block_in_place(|| server.store.flush())
         .map_err(|source| ServerError::Store { path: settings.store.clone(), source })?;

@@ -29,22 +29,27 @@ pub(crate) fn to_sql(error: StorageError) -> SqlError {
         StorageError::Stopped => SqlError::new(SqlState::IO_ERROR, error.to_string())
             .with_hint("Restart the server; what was committed is safe."),
         StorageError::Exists { kind, ref name } => match kind {
-            ObjectKind::Table | ObjectKind::View => {
-                SqlError::new(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists"))
-            }
-            ObjectKind::Model => {
-                SqlError::new(SqlState::DUPLICATE_OBJECT, format!("model \"{name}\" already exists"))
-                    .with_hint("OPTIONS (overwrite=True) replaces it.")
-            }
+            ObjectKind::Table | ObjectKind::View => SqlError::new(
+                SqlState::DUPLICATE_TABLE,
+                format!("relation \"{name}\" already exists"),
+            ),
+            ObjectKind::Model => SqlError::new(
+                SqlState::DUPLICATE_OBJECT,
+                format!("model \"{name}\" already exists"),
+            )
+            .with_hint("OPTIONS (overwrite=True) replaces it."),
         },
         StorageError::NotFound { kind, ref name } => match kind {
             ObjectKind::Table => {
                 SqlError::new(SqlState::UNDEFINED_TABLE, format!("table \"{name}\" does not exist"))
             }
-            ObjectKind::View => SqlError::new(SqlState::UNDEFINED_TABLE, format!("view \"{name}\" does not exist")),
-            ObjectKind::Model => {
-                SqlError::new(SqlState::UNDEFINED_OBJECT, format!("model \"{name}\" does not exist"))
+            ObjectKind::View => {
+                SqlError::new(SqlState::UNDEFINED_TABLE, format!("view \"{name}\" does not exist"))
             }
+            ObjectKind::Model => SqlError::new(
+                SqlState::UNDEFINED_OBJECT,
+                format!("model \"{name}\" does not exist"),
+            ),
         },
         StorageError::Conflict { ref name } => SqlError::new(
             SqlState::SERIALIZATION_FAILURE,
@@ -53,12 +58,17 @@ pub(crate) fn to_sql(error: StorageError) -> SqlError {
         .with_hint("Run the transaction again."),
         StorageError::NotNull { ref table, ref column } => SqlError::new(
             SqlState::NOT_NULL_VIOLATION,
-            format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"),
+            format!(
+                "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
+            ),
         ),
         StorageError::SchemaMismatch { ref detail, .. } => {
-            SqlError::new(SqlState::DATATYPE_MISMATCH, error.to_string()).with_detail(detail.clone())
+            SqlError::new(SqlState::DATATYPE_MISMATCH, error.to_string())
+                .with_detail(detail.clone())
         }
-        StorageError::Exhausted { .. } => SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, error.to_string()),
+        StorageError::Exhausted { .. } => {
+            SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, error.to_string())
+        }
         StorageError::Arrow { source, .. } => arrow_error(source),
         StorageError::NoSuchRow { .. } | StorageError::NoSuchPart { .. } => internal(error),
     }

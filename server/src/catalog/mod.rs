@@ -36,7 +36,9 @@ impl SessionCatalog {
 
 impl fmt::Debug for SessionCatalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionCatalog").field("connection", &self.client.connection_id).finish_non_exhaustive()
+        f.debug_struct("SessionCatalog")
+            .field("connection", &self.client.connection_id)
+            .finish_non_exhaustive()
     }
 }
 

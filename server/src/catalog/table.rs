@@ -55,7 +55,10 @@ impl StoredTable {
 
 impl fmt::Debug for StoredTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredTable").field("name", &self.table.name()).field("version", &self.table.version()).finish()
+        f.debug_struct("StoredTable")
+            .field("name", &self.table.name())
+            .field("version", &self.table.version())
+            .finish()
     }
 }
 
@@ -90,7 +93,14 @@ impl TableProvider for StoredTable {
             with_row_ids: self.with_row_ids,
             limit,
         };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, limit)?))
+        Ok(Arc::new(StreamingTableExec::try_new(
+            schema,
+            vec![Arc::new(partition)],
+            None,
+            [],
+            false,
+            limit,
+        )?))
     }
 }
 
@@ -106,14 +116,18 @@ struct TablePartition {
 
 impl fmt::Debug for TablePartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TablePartition").field("table", &self.table.name()).field("columns", &self.columns).finish()
+        f.debug_struct("TablePartition")
+            .field("table", &self.table.name())
+            .field("columns", &self.columns)
+            .finish()
     }
 }
 
 impl TablePartition {
     fn read(&self, group: usize) -> Result<arrow::record_batch::RecordBatch> {
         let table_columns = self.table.schema().fields().len();
-        let wanted: Vec<usize> = self.columns.iter().copied().filter(|column| *column < table_columns).collect();
+        let wanted: Vec<usize> =
+            self.columns.iter().copied().filter(|column| *column < table_columns).collect();
         let batch = if self.with_row_ids {
             self.table.read_group_with_row_ids(group, Some(&wanted))
         } else {

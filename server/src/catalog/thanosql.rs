@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
@@ -33,8 +34,13 @@ enum Relation {
     Datasets,
 }
 
-const RELATIONS: [Relation; 5] =
-    [Relation::Models, Relation::Tables, Relation::Jobs, Relation::TrainingMetrics, Relation::Datasets];
+const RELATIONS: [Relation; 5] = [
+    Relation::Models,
+    Relation::Tables,
+    Relation::Jobs,
+    Relation::TrainingMetrics,
+    Relation::Datasets,
+];
 
 impl Relation {
     fn name(self) -> &'static str {
@@ -112,8 +118,11 @@ impl Relation {
     }
 
     fn schema(self) -> SchemaRef {
-        let fields: Vec<Field> =
-            self.columns().iter().map(|(name, kind)| Field::new(*name, kind.data_type(), true)).collect();
+        let fields: Vec<Field> = self
+            .columns()
+            .iter()
+            .map(|(name, kind)| Field::new(*name, kind.data_type(), true))
+            .collect();
         Arc::new(Schema::new(fields))
     }
 }
@@ -198,7 +207,12 @@ impl ThanosqlSchema {
     fn table_rows(&self) -> Vec<Vec<Value>> {
         let tables = self.snapshot.tables().into_iter().map(|table| {
             let columns = table.schema().fields().len();
-            vec![text(table.name()), text("table"), Value::Int(table.row_count() as i64), Value::Int(columns as i64)]
+            vec![
+                text(table.name()),
+                text("table"),
+                Value::Int(table.row_count() as i64),
+                Value::Int(columns as i64),
+            ]
         });
         let views = self.snapshot.views().into_iter().map(|view| {
             let columns = view.schema().fields().len();
@@ -374,7 +388,11 @@ mod tests {
                 })
                 .collect();
             let batch = batch(relation, &[row]).unwrap();
-            assert!(batch.columns().iter().all(|column| column.null_count() == 0), "{}", relation.name());
+            assert!(
+                batch.columns().iter().all(|column| column.null_count() == 0),
+                "{}",
+                relation.name()
+            );
         }
     }
 }

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast as pg;
-use thanosql_protocol::{CopyFormat, CopyOutOptions, CopySink, ForceQuote, Response, SqlError, SqlState};
+use thanosql_protocol::{
+    CopyFormat, CopyOutOptions, CopySink, ForceQuote, Response, SqlError, SqlState,
+};
 
 use super::dml::{missing_column, stored_table};
 use super::models::object_name;
@@ -24,7 +26,9 @@ use crate::plan::coerce::read_column;
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::session::transaction::SessionTransaction;
-use crate::sql::{self, Copy, CopyColumns, CopyDataFormat, CopyDirection, CopyHeader, CopyTarget, Parsed};
+use crate::sql::{
+    self, Copy, CopyColumns, CopyDataFormat, CopyDirection, CopyHeader, CopyTarget, Parsed,
+};
 
 /// Rows that are stored at once.
 const BATCH_ROWS: usize = 4096;
@@ -57,7 +61,8 @@ impl ClientSession {
                 let name = object_name(table)?;
                 self.lock(&name, control).await?;
                 let scope = self.scope(parsed, parameters, control)?;
-                let stored = stored_table(&scope, &name).map_err(|error| error.at(table.position()))?;
+                let stored =
+                    stored_table(&scope, &name).map_err(|error| error.at(table.position()))?;
                 let schema = stored.schema();
                 let targets = column_indexes(columns, &schema, &name)?;
                 let defaults = self.copy_defaults(&scope, &schema, &targets)?;
@@ -77,7 +82,11 @@ impl ClientSession {
                     rows: 0,
                     ended: false,
                 };
-                Ok(Response::CopyIn { columns: sink.targets.len(), binary: false, sink: Box::new(sink) })
+                Ok(Response::CopyIn {
+                    columns: sink.targets.len(),
+                    binary: false,
+                    sink: Box::new(sink),
+                })
             }
             CopyDirection::OutOfTable { .. } | CopyDirection::OutOfQuery(_) => {
                 let mut scope = self.scope(parsed, parameters, control)?;
@@ -94,10 +103,15 @@ impl ClientSession {
     }
 
     /// The rows of COPY TO.
-    pub(crate) fn plan_copy_out(&self, scope: &Scope, copy: &Copy) -> Result<LogicalPlan, SqlError> {
+    pub(crate) fn plan_copy_out(
+        &self,
+        scope: &Scope,
+        copy: &Copy,
+    ) -> Result<LogicalPlan, SqlError> {
         match &copy.direction {
             CopyDirection::OutOfQuery(body) => plan::plan_body(&self.state, scope, body),
-            CopyDirection::OutOfTable { table, columns } | CopyDirection::Into { table, columns } => {
+            CopyDirection::OutOfTable { table, columns }
+            | CopyDirection::Into { table, columns } => {
                 let mut name: Vec<pg::Ident> = Vec::new();
                 for part in table.database.iter().chain(&table.schema).chain([&table.name]) {
                     name.push(pg::Ident::with_quote('"', &part.value));
@@ -121,7 +135,8 @@ impl ClientSession {
                 let schema = plan.schema().as_arrow().clone();
                 let mut projection = Vec::with_capacity(columns.len());
                 for index in column_indexes(columns, &Arc::new(schema), &table.name.value)? {
-                    projection.push(Expr::Column(Column::from(plan.schema().qualified_field(index))));
+                    projection
+                        .push(Expr::Column(Column::from(plan.schema().qualified_field(index))));
                 }
                 LogicalPlanBuilder::from(plan)
                     .project(projection)
@@ -143,7 +158,8 @@ impl ClientSession {
             let text = field.metadata().get(plan::types::COLUMN_DEFAULT);
             defaults.push(match text {
                 Some(text) if !targets.contains(&index) => {
-                    let expression = sql::parse_expression(text).map_err(crate::error::parse_error)?;
+                    let expression =
+                        sql::parse_expression(text).map_err(crate::error::parse_error)?;
                     let value = plan::plan_constant(&self.state, scope, expression)?;
                     Some(self.evaluate(value, field)?)
                 }
@@ -173,7 +189,11 @@ fn not_yet(what: &str) -> SqlError {
     SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet"))
 }
 
-fn column_indexes(columns: &[sql::Name], schema: &SchemaRef, table: &str) -> Result<Vec<usize>, SqlError> {
+fn column_indexes(
+    columns: &[sql::Name],
+    schema: &SchemaRef,
+    table: &str,
+) -> Result<Vec<usize>, SqlError> {
     if columns.is_empty() {
         return Ok((0..schema.fields().len()).collect());
     }
@@ -217,7 +237,9 @@ fn out_options(copy: &Copy, schema: &SchemaRef) -> Result<CopyOutOptions, SqlErr
     options.force_quote = match &copy.force_quote {
         CopyColumns::None => ForceQuote::WhereNeeded,
         CopyColumns::All => ForceQuote::All,
-        CopyColumns::Named(names) => ForceQuote::Columns(column_indexes(names, schema, "the result")?),
+        CopyColumns::Named(names) => {
+            ForceQuote::Columns(column_indexes(names, schema, "the result")?)
+        }
     };
     if options.format == CopyFormat::Binary {
         options.header = false;
@@ -227,7 +249,10 @@ fn out_options(copy: &Copy, schema: &SchemaRef) -> Result<CopyOutOptions, SqlErr
 
 fn one_byte(what: &str, character: char) -> Result<u8, SqlError> {
     u8::try_from(character).ok().filter(u8::is_ascii).ok_or_else(|| {
-        SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("COPY {what} must be a single one-byte character"))
+        SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("COPY {what} must be a single one-byte character"),
+        )
     })
 }
 
@@ -246,7 +271,12 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(copy: &Copy, schema: &SchemaRef, targets: &[usize], table: &str) -> Result<Layout, SqlError> {
+    fn of(
+        copy: &Copy,
+        schema: &SchemaRef,
+        targets: &[usize],
+        table: &str,
+    ) -> Result<Layout, SqlError> {
         let csv = copy.format == CopyDataFormat::Csv;
         let quote = one_byte("quote", copy.quote.unwrap_or('"'))?;
         let marked = |columns: &CopyColumns| -> Result<Vec<bool>, SqlError> {
@@ -261,8 +291,14 @@ impl Layout {
         };
         Ok(Layout {
             csv,
-            delimiter: one_byte("delimiter", copy.delimiter.unwrap_or(if csv { ',' } else { '\t' }))?,
-            null: copy.null.clone().unwrap_or_else(|| if csv { String::new() } else { "\\N".to_string() }),
+            delimiter: one_byte(
+                "delimiter",
+                copy.delimiter.unwrap_or(if csv { ',' } else { '\t' }),
+            )?,
+            null: copy
+                .null
+                .clone()
+                .unwrap_or_else(|| if csv { String::new() } else { "\\N".to_string() }),
             header: copy.header,
             quote,
             escape: match copy.escape {
@@ -291,7 +327,11 @@ impl Layout {
                 escaped = true;
             } else if at_end || line[index] == self.delimiter {
                 let raw = &line[start..index];
-                values.push(if raw == self.null.as_bytes() { None } else { Some(text(unescape(raw))?) });
+                values.push(if raw == self.null.as_bytes() {
+                    None
+                } else {
+                    Some(text(unescape(raw))?)
+                });
                 start = index + 1;
             }
         }
@@ -307,7 +347,9 @@ impl Layout {
             match line.get(index) {
                 Some(byte) if in_quotes => {
                     let next = line.get(index + 1);
-                    if *byte == self.escape && next.is_some_and(|next| *next == self.quote || *next == self.escape) {
+                    if *byte == self.escape
+                        && next.is_some_and(|next| *next == self.quote || *next == self.escape)
+                    {
                         value.push(line[index + 1]);
                         index += 1;
                     } else if *byte == self.quote {
@@ -322,13 +364,20 @@ impl Layout {
                 }
                 Some(byte) if *byte != self.delimiter => value.push(*byte),
                 None if in_quotes => {
-                    return Err(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, "unterminated CSV quoted field"));
+                    return Err(SqlError::new(
+                        SqlState::BAD_COPY_FILE_FORMAT,
+                        "unterminated CSV quoted field",
+                    ));
                 }
                 Some(_) | None => {
                     let column = values.len();
                     let force = |marks: &[bool]| marks.get(column).copied().unwrap_or(false);
                     let is_null = value == self.null.as_bytes()
-                        && if quoted { force(&self.force_null) } else { !force(&self.force_not_null) };
+                        && if quoted {
+                            force(&self.force_null)
+                        } else {
+                            !force(&self.force_not_null)
+                        };
                     let bytes = std::mem::take(&mut value);
                     values.push(if is_null { None } else { Some(text(bytes)?) });
                     quoted = false;
@@ -343,10 +392,12 @@ impl Layout {
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, SqlError> {
-    String::from_utf8(bytes)
-        .ok()
-        .filter(|text| !text.contains('\0'))
-        .ok_or_else(|| SqlError::new(SqlState::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\""))
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or_else(|| {
+        SqlError::new(
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            "invalid byte sequence for encoding \"UTF8\"",
+        )
+    })
 }
 
 /// Backslash sequences of the text format.
@@ -362,7 +413,11 @@ fn unescape(raw: &[u8]) -> Vec<u8> {
         };
         index += 1;
         let number = |digits: usize, radix: u32, from: usize| -> Option<(u8, usize)> {
-            let count = raw[from..].iter().take(digits).take_while(|byte| (**byte as char).is_digit(radix)).count();
+            let count = raw[from..]
+                .iter()
+                .take(digits)
+                .take_while(|byte| (**byte as char).is_digit(radix))
+                .count();
             let text = std::str::from_utf8(&raw[from..from + count]).ok()?;
             u32::from_str_radix(text, radix).ok().map(|value| ((value & 0xff) as u8, count))
         };
@@ -456,7 +511,11 @@ impl Reader {
                     return Some(index);
                 }
             } else if byte == b'\n' {
-                let backslashes = self.pending[start..index].iter().rev().take_while(|byte| **byte == b'\\').count();
+                let backslashes = self.pending[start..index]
+                    .iter()
+                    .rev()
+                    .take_while(|byte| **byte == b'\\')
+                    .count();
                 if backslashes % 2 == 0 {
                     return Some(index);
                 }
@@ -474,8 +533,11 @@ impl Reader {
             self.ended = true;
             return Ok(());
         }
-        let place = |error: SqlError, line: u64, table: &str| error.with_detail(format!("COPY {table}, line {line}"));
-        let values = self.layout.split(line).map_err(|error| place(error, self.line, &self.table))?;
+        let place = |error: SqlError, line: u64, table: &str| {
+            error.with_detail(format!("COPY {table}, line {line}"))
+        };
+        let values =
+            self.layout.split(line).map_err(|error| place(error, self.line, &self.table))?;
         if self.line == 1 && self.layout.header != CopyHeader::No {
             return self.check_header(&values);
         }
@@ -502,11 +564,15 @@ impl Reader {
         if self.layout.header != CopyHeader::Match {
             return Ok(());
         }
-        let expected = self.targets.iter().map(|target| Some(self.schema.field(*target).name().as_str()));
+        let expected =
+            self.targets.iter().map(|target| Some(self.schema.field(*target).name().as_str()));
         if values.iter().map(Option::as_deref).eq(expected) {
             Ok(())
         } else {
-            Err(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, "the header line does not name the table's columns"))
+            Err(SqlError::new(
+                SqlState::BAD_COPY_FILE_FORMAT,
+                "the header line does not name the table's columns",
+            ))
         }
     }
 
@@ -523,13 +589,19 @@ impl Reader {
             let texts = StringArray::from(std::mem::take(values));
             let field = self.schema.field(*target);
             let column = read_column(&texts, field.data_type()).map_err(|error| {
-                let detail = format!("COPY {}, lines {first} to {last}, column {}", self.table, field.name());
+                let detail = format!(
+                    "COPY {}, lines {first} to {last}, column {}",
+                    self.table,
+                    field.name()
+                );
                 datafusion_error(error, None).with_detail(detail)
             })?;
             given[*target] = Some(column);
         }
         let mut columns = Vec::with_capacity(given.len());
-        for ((column, default), field) in given.into_iter().zip(&self.defaults).zip(self.schema.fields()) {
+        for ((column, default), field) in
+            given.into_iter().zip(&self.defaults).zip(self.schema.fields())
+        {
             columns.push(match (column, default) {
                 (Some(column), _) => column,
                 (None, Some(default)) => {
@@ -539,9 +611,14 @@ impl Reader {
                 (None, None) => arrow::array::new_null_array(field.data_type(), count),
             });
         }
-        let plain: Vec<Field> =
-            self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(plain)), columns).map_err(arrow_error)?;
+        let plain: Vec<Field> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect();
+        let batch =
+            RecordBatch::try_new(Arc::new(Schema::new(plain)), columns).map_err(arrow_error)?;
         let batch = rowset::conform(&batch, &self.schema)?;
         self.transaction.change(|transaction| transaction.append(&self.table, &batch))?;
         self.rows += count as u64;

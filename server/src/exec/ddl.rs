@@ -35,14 +35,17 @@ impl ClientSession {
         let tag = if create.query.is_some() { "CREATE TABLE AS" } else { "CREATE TABLE" };
         if relation_exists(&scope, &name) {
             if create.if_not_exists {
-                control.notices.send(Notice::new(format!("relation \"{name}\" already exists, skipping")));
+                control
+                    .notices
+                    .send(Notice::new(format!("relation \"{name}\" already exists, skipping")));
                 return Ok(Response::Done { tag: tag.to_string() });
             }
             return Err(exists(&name));
         }
         let Some(query) = &create.query else {
             let schema = Arc::new(self.table_schema(&scope, create)?);
-            self.transaction.change(|transaction| transaction.create_table(&name, schema).map(|_| ()))?;
+            self.transaction
+                .change(|transaction| transaction.create_table(&name, schema).map(|_| ()))?;
             return Ok(Response::Done { tag: tag.to_string() });
         };
         self.keep_embedded(&mut scope, &statement.embedded, control).await?;
@@ -52,7 +55,8 @@ impl ClientSession {
         if !create.columns.is_empty() {
             schema = renamed(&schema, create)?;
         }
-        self.transaction.change(|transaction| transaction.create_table(&name, schema.clone()).map(|_| ()))?;
+        self.transaction
+            .change(|transaction| transaction.create_table(&name, schema.clone()).map(|_| ()))?;
         if !statement.with_data {
             return Ok(Response::Done { tag: tag.to_string() });
         }
@@ -70,7 +74,10 @@ impl ClientSession {
         for column in &create.columns {
             let name = sql::fold(&column.name);
             if name.starts_with("_thanosql") {
-                return Err(SqlError::new(SqlState::RESERVED_NAME, format!("column name \"{name}\" is reserved")));
+                return Err(SqlError::new(
+                    SqlState::RESERVED_NAME,
+                    format!("column name \"{name}\" is reserved"),
+                ));
             }
             if fields.iter().any(|field| *field.name() == name) {
                 return Err(SqlError::new(
@@ -86,8 +93,14 @@ impl ClientSession {
                     pg::ColumnOption::Default(expression) => {
                         // Planned now, so that a default that cannot work is refused here and not at the first INSERT.
                         let default = plan::plan_constant(&self.state, scope, expression.clone())?;
-                        plan::coerce::assign(default, &datafusion::common::DFSchema::empty(), field.data_type())
-                            .map_err(|error| crate::error::datafusion_error(error, Some(&scope.script)))?;
+                        plan::coerce::assign(
+                            default,
+                            &datafusion::common::DFSchema::empty(),
+                            field.data_type(),
+                        )
+                        .map_err(|error| {
+                            crate::error::datafusion_error(error, Some(&scope.script))
+                        })?;
                         let mut metadata = field.metadata().clone();
                         metadata.insert(COLUMN_DEFAULT.to_string(), expression.to_string());
                         field = field.with_metadata(metadata);
@@ -122,7 +135,10 @@ impl ClientSession {
             return Err(not_yet("a list of columns in CREATE VIEW"));
         }
         if parsed.parameter_count > 0 {
-            return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, "a view cannot have parameters"));
+            return Err(SqlError::new(
+                SqlState::UNDEFINED_PARAMETER,
+                "a view cannot have parameters",
+            ));
         }
         let name = target_name(&create.name)?;
         self.lock(&name, control).await?;
@@ -130,7 +146,9 @@ impl ClientSession {
         let replaces = scope.snapshot.view(&name).is_some();
         if relation_exists(&scope, &name) && !(create.or_replace && replaces) {
             if create.if_not_exists {
-                control.notices.send(Notice::new(format!("relation \"{name}\" already exists, skipping")));
+                control
+                    .notices
+                    .send(Notice::new(format!("relation \"{name}\" already exists, skipping")));
                 return Ok(Response::Done { tag: "CREATE VIEW".to_string() });
             }
             return Err(exists(&name));
@@ -138,7 +156,8 @@ impl ClientSession {
         let ast = pg::Statement::Query(create.query.clone());
         let plan = plan::plan_ast(&self.state, &scope, ast, &statement.embedded, HashMap::new())?;
         let schema = rowset::storable_schema(plan.schema().as_arrow())?;
-        let definition = sql::view_definition(&parsed.text).ok_or_else(|| not_yet("this form of CREATE VIEW"))?;
+        let definition = sql::view_definition(&parsed.text)
+            .ok_or_else(|| not_yet("this form of CREATE VIEW"))?;
         self.transaction.change(|transaction| {
             if replaces {
                 transaction.drop_view(&name)?;
@@ -168,18 +187,30 @@ impl ClientSession {
             let snapshot = self.transaction.snapshot();
             let (table, view) = (snapshot.table(&name).is_some(), snapshot.view(&name).is_some());
             match (is_table, table, view) {
-                (true, true, _) => self.transaction.change(|transaction| transaction.drop_table(&name))?,
-                (false, _, true) => self.transaction.change(|transaction| transaction.drop_view(&name))?,
+                (true, true, _) => {
+                    self.transaction.change(|transaction| transaction.drop_table(&name))?
+                }
+                (false, _, true) => {
+                    self.transaction.change(|transaction| transaction.drop_view(&name))?
+                }
                 (true, false, true) | (false, true, false) => {
                     let other = if is_table { "view" } else { "table" };
-                    return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" is not a {word}"))
-                        .with_hint(format!("Use DROP {} to remove a {other}.", other.to_uppercase())));
+                    return Err(SqlError::new(
+                        SqlState::WRONG_OBJECT_TYPE,
+                        format!("\"{name}\" is not a {word}"),
+                    )
+                    .with_hint(format!("Use DROP {} to remove a {other}.", other.to_uppercase())));
                 }
                 (_, false, false) if if_exists => {
-                    control.notices.send(Notice::new(format!("{word} \"{name}\" does not exist, skipping")));
+                    control
+                        .notices
+                        .send(Notice::new(format!("{word} \"{name}\" does not exist, skipping")));
                 }
                 (_, false, false) => {
-                    return Err(SqlError::new(SqlState::UNDEFINED_TABLE, format!("{word} \"{name}\" does not exist")));
+                    return Err(SqlError::new(
+                        SqlState::UNDEFINED_TABLE,
+                        format!("{word} \"{name}\" does not exist"),
+                    ));
                 }
             }
         }
@@ -187,18 +218,26 @@ impl ClientSession {
     }
 
     /// ALTER TABLE ... RENAME TO.
-    pub(crate) async fn alter_table(&mut self, alter: &pg::AlterTable, control: &Control) -> Result<Response, SqlError> {
+    pub(crate) async fn alter_table(
+        &mut self,
+        alter: &pg::AlterTable,
+        control: &Control,
+    ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
         let name = target_name(&alter.name)?;
-        let [pg::AlterTableOperation::RenameTable { table_name }] = alter.operations.as_slice() else {
+        let [pg::AlterTableOperation::RenameTable { table_name }] = alter.operations.as_slice()
+        else {
             return Err(not_yet("ALTER TABLE other than RENAME TO"));
         };
-        let (pg::RenameTableNameKind::To(new_name) | pg::RenameTableNameKind::As(new_name)) = table_name;
+        let (pg::RenameTableNameKind::To(new_name) | pg::RenameTableNameKind::As(new_name)) =
+            table_name;
         let new_name = target_name(new_name)?;
         self.lock(&name, control).await?;
         self.lock(&new_name, control).await?;
         if alter.if_exists && self.transaction.snapshot().table(&name).is_none() {
-            control.notices.send(Notice::new(format!("relation \"{name}\" does not exist, skipping")));
+            control
+                .notices
+                .send(Notice::new(format!("relation \"{name}\" does not exist, skipping")));
         } else {
             self.transaction.change(|transaction| transaction.rename_table(&name, &new_name))?;
         }
@@ -239,11 +278,15 @@ fn refuse_clauses(create: &pg::CreateTable) -> Result<(), SqlError> {
 }
 
 /// `CREATE TABLE t (a, b) AS ...`: the list gives the columns' names.
-fn renamed(schema: &Schema, create: &pg::CreateTable) -> Result<arrow::datatypes::SchemaRef, SqlError> {
+fn renamed(
+    schema: &Schema,
+    create: &pg::CreateTable,
+) -> Result<arrow::datatypes::SchemaRef, SqlError> {
     if create.columns.len() > schema.fields().len() {
         return Err(SqlError::new(SqlState::SYNTAX_ERROR, "too many column names were specified"));
     }
-    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut fields: Vec<Field> =
+        schema.fields().iter().map(|field| field.as_ref().clone()).collect();
     for (field, column) in fields.iter_mut().zip(&create.columns) {
         *field = field.clone().with_name(sql::fold(&column.name));
     }

@@ -53,7 +53,11 @@ struct Returning {
 
 impl Change {
     /// The columns that clients get.
-    pub(crate) fn columns(&self, session: &ClientSession, scope: &Scope) -> Result<Option<SchemaRef>, SqlError> {
+    pub(crate) fn columns(
+        &self,
+        session: &ClientSession,
+        scope: &Scope,
+    ) -> Result<Option<SchemaRef>, SqlError> {
         match &self.returning {
             Some(returning) => {
                 let schema = stored_table(scope, &self.table)?.schema();
@@ -74,7 +78,12 @@ pub fn target_name(name: &pg::ObjectName) -> Result<String, SqlError> {
     for part in &name.0 {
         match part.as_ident() {
             Some(ident) => parts.push(sql::fold(ident)),
-            None => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("\"{name}\" is no name of a table"))),
+            None => {
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    format!("\"{name}\" is no name of a table"),
+                ));
+            }
         }
     }
     match parts.as_slice() {
@@ -98,7 +107,10 @@ pub fn check_schema(schema: &str, table: &str) -> Result<(), SqlError> {
             SqlState::INSUFFICIENT_PRIVILEGE,
             format!("permission denied: \"{schema}.{table}\" belongs to the system"),
         )),
-        _ => Err(SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))),
+        _ => Err(SqlError::new(
+            SqlState::INVALID_SCHEMA_NAME,
+            format!("schema \"{schema}\" does not exist"),
+        )),
     }
 }
 
@@ -109,9 +121,10 @@ pub fn check_schema(schema: &str, table: &str) -> Result<(), SqlError> {
 pub fn stored_table(scope: &Scope, name: &str) -> Result<Table, SqlError> {
     match scope.snapshot.table(name) {
         Some(table) => Ok(table),
-        None if scope.snapshot.view(name).is_some() => {
-            Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot change view \"{name}\"")))
-        }
+        None if scope.snapshot.view(name).is_some() => Err(SqlError::new(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("cannot change view \"{name}\""),
+        )),
         None => Err(undefined_table(name)),
     }
 }
@@ -148,11 +161,20 @@ impl ClientSession {
         }
     }
 
-    fn plan_insert(&self, scope: &mut Scope, insert: &pg::Insert, embedded: &[Embedded]) -> Result<Change, SqlError> {
+    fn plan_insert(
+        &self,
+        scope: &mut Scope,
+        insert: &pg::Insert,
+        embedded: &[Embedded],
+    ) -> Result<Change, SqlError> {
         if insert.on.is_some() {
             return Err(unsupported("ON CONFLICT"));
         }
-        if insert.or.is_some() || insert.ignore || insert.overwrite || insert.replace_into || insert.partitioned.is_some()
+        if insert.or.is_some()
+            || insert.ignore
+            || insert.overwrite
+            || insert.replace_into
+            || insert.partitioned.is_some()
         {
             return Err(unsupported("this form of INSERT"));
         }
@@ -170,7 +192,8 @@ impl ClientSession {
             None => None,
         };
         if !default_values.is_empty() {
-            return Err(unsupported("DEFAULT inside of VALUES").with_hint("Leave the column out of the list of columns."));
+            return Err(unsupported("DEFAULT inside of VALUES")
+                .with_hint("Leave the column out of the list of columns."));
         }
         let source = match source {
             Some(source) => source,
@@ -182,15 +205,23 @@ impl ClientSession {
         };
         let yielded = if insert.source.is_some() { source.schema().fields().len() } else { 0 };
         if yielded > given.len() {
-            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns"));
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "INSERT has more expressions than target columns",
+            ));
         }
         if yielded < given.len() && !insert.columns.is_empty() {
-            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions"));
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "INSERT has more target columns than expressions",
+            ));
         }
         let mut projection = Vec::with_capacity(schema.fields().len());
         for (index, field) in schema.fields().iter().enumerate() {
             let value = match given.iter().take(yielded).position(|column| *column == index) {
-                Some(position) => Expr::Column(Column::from(source.schema().qualified_field(position))),
+                Some(position) => {
+                    Expr::Column(Column::from(source.schema().qualified_field(position)))
+                }
                 None => self.default_of(scope, field)?,
             };
             let value = plan::coerce::assign(value, source.schema().as_ref(), field.data_type())
@@ -210,7 +241,12 @@ impl ClientSession {
         })
     }
 
-    fn plan_source(&self, scope: &Scope, source: Box<pg::Query>, embedded: &[Embedded]) -> Result<LogicalPlan, SqlError> {
+    fn plan_source(
+        &self,
+        scope: &Scope,
+        source: Box<pg::Query>,
+        embedded: &[Embedded],
+    ) -> Result<LogicalPlan, SqlError> {
         plan::plan_ast(&self.state, scope, pg::Statement::Query(source), embedded, HashMap::new())
     }
 
@@ -227,7 +263,12 @@ impl ClientSession {
         }
     }
 
-    fn plan_update(&self, scope: &mut Scope, update: &pg::Update, embedded: &[Embedded]) -> Result<Change, SqlError> {
+    fn plan_update(
+        &self,
+        scope: &mut Scope,
+        update: &pg::Update,
+        embedded: &[Embedded],
+    ) -> Result<Change, SqlError> {
         if update.or.is_some() || update.limit.is_some() || !update.order_by.is_empty() {
             return Err(unsupported("this form of UPDATE"));
         }
@@ -243,11 +284,18 @@ impl ClientSession {
                 Some(ident) => sql::fold(ident),
                 None => return Err(unsupported("this target of an assignment")),
             };
-            let index = schema.index_of(&column_name).map_err(|_| missing_column(&column_name, &name, &schema))?;
+            let index = schema
+                .index_of(&column_name)
+                .map_err(|_| missing_column(&column_name, &name, &schema))?;
             let value = match &assignment.value {
-                pg::Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default") => {
+                pg::Expr::Identifier(ident)
+                    if ident.quote_style.is_none()
+                        && ident.value.eq_ignore_ascii_case("default") =>
+                {
                     match schema.field(index).metadata().get(COLUMN_DEFAULT) {
-                        Some(text) => sql::parse_expression(text).map_err(crate::error::parse_error)?,
+                        Some(text) => {
+                            sql::parse_expression(text).map_err(crate::error::parse_error)?
+                        }
                         None => pg::Expr::Value(pg::Value::Null.into()),
                     }
                 }
@@ -269,12 +317,21 @@ impl ClientSession {
             items.push((format!("__thanosql_new_{index}"), value));
         }
         let from = match &update.from {
-            Some(pg::UpdateTableFromKind::AfterSet(tables) | pg::UpdateTableFromKind::BeforeSet(tables)) => {
-                tables.clone()
-            }
+            Some(
+                pg::UpdateTableFromKind::AfterSet(tables)
+                | pg::UpdateTableFromKind::BeforeSet(tables),
+            ) => tables.clone(),
             None => Vec::new(),
         };
-        let plan = self.plan_rows_to_change(scope, &table, &alias, items, from, update.selection.clone(), embedded)?;
+        let plan = self.plan_rows_to_change(
+            scope,
+            &table,
+            &alias,
+            items,
+            from,
+            update.selection.clone(),
+            embedded,
+        )?;
         // The new values as values of their columns.
         let mut projection = vec![Expr::Column(Column::from(plan.schema().qualified_field(0)))];
         for (index, field) in schema.fields().iter().enumerate() {
@@ -295,7 +352,12 @@ impl ClientSession {
         })
     }
 
-    fn plan_delete(&self, scope: &mut Scope, delete: &pg::Delete, embedded: &[Embedded]) -> Result<Change, SqlError> {
+    fn plan_delete(
+        &self,
+        scope: &mut Scope,
+        delete: &pg::Delete,
+        embedded: &[Embedded],
+    ) -> Result<Change, SqlError> {
         if delete.limit.is_some() || !delete.order_by.is_empty() || !delete.tables.is_empty() {
             return Err(unsupported("this form of DELETE"));
         }
@@ -308,7 +370,15 @@ impl ClientSession {
             }
         }
         let using = delete.using.clone().unwrap_or_default();
-        let plan = self.plan_rows_to_change(scope, &table, &alias, items, using, delete.selection.clone(), embedded)?;
+        let plan = self.plan_rows_to_change(
+            scope,
+            &table,
+            &alias,
+            items,
+            using,
+            delete.selection.clone(),
+            embedded,
+        )?;
         Ok(Change {
             returning: returning(delete.returning.as_ref(), alias),
             table: name,
@@ -335,11 +405,15 @@ impl ClientSession {
         };
         select.projection = items
             .into_iter()
-            .map(|(name, expr)| pg::SelectItem::ExprWithAlias { expr, alias: pg::Ident::with_quote('"', name) })
+            .map(|(name, expr)| pg::SelectItem::ExprWithAlias {
+                expr,
+                alias: pg::Ident::with_quote('"', name),
+            })
             .collect();
         select.from.extend(from);
         select.selection = selection;
-        let target: Arc<dyn TableSource> = provider_as_source(Arc::new(StoredTable::with_row_ids(table.clone())));
+        let target: Arc<dyn TableSource> =
+            provider_as_source(Arc::new(StoredTable::with_row_ids(table.clone())));
         let tables = HashMap::from([(TARGET.to_string(), target)]);
         plan::plan_ast(&self.state, scope, pg::Statement::Query(Box::new(query)), embedded, tables)
     }
@@ -351,14 +425,20 @@ impl ClientSession {
         schema: SchemaRef,
         batches: Vec<RecordBatch>,
     ) -> Result<LogicalPlan, SqlError> {
-        let mut query = template(&format!("SELECT 1 FROM {TARGET} AS {}", quoted(&returning.name)))?;
+        let mut query =
+            template(&format!("SELECT 1 FROM {TARGET} AS {}", quoted(&returning.name)))?;
         let pg::SetExpr::Select(select) = query.body.as_mut() else {
             return Err(crate::error::internal("the template is no SELECT"));
         };
         select.projection = returning.items.clone();
-        let nullable: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let nullable: Vec<Field> = schema
+            .fields()
+            .iter()
+            .map(|field| field.as_ref().clone().with_nullable(true))
+            .collect();
         let schema = Arc::new(Schema::new(nullable));
-        let rows = MemTable::try_new(schema, vec![batches]).map_err(|error| datafusion_error(error, None))?;
+        let rows = MemTable::try_new(schema, vec![batches])
+            .map_err(|error| datafusion_error(error, None))?;
         let target: Arc<dyn TableSource> = provider_as_source(Arc::new(rows));
         let tables = HashMap::from([(TARGET.to_string(), target)]);
         plan::plan_ast(&self.state, scope, pg::Statement::Query(Box::new(query)), &[], tables)
@@ -385,14 +465,17 @@ impl ClientSession {
         let (verb, rows, changed) = match change.kind {
             ChangeKind::Insert => match &change.returning {
                 None => {
-                    let rows = rowset::store(&self.transaction, &change.table, &schema, stream, control).await?;
+                    let rows =
+                        rowset::store(&self.transaction, &change.table, &schema, stream, control)
+                            .await?;
                     ("INSERT 0", rows, Vec::new())
                 }
                 Some(_) => {
                     let mut changed = Vec::new();
                     for batch in rowset::collect(stream, control).await? {
                         let batch = rowset::conform(&batch, &schema)?;
-                        self.transaction.change(|transaction| transaction.append(&change.table, &batch))?;
+                        self.transaction
+                            .change(|transaction| transaction.append(&change.table, &batch))?;
                         changed.push(batch);
                     }
                     ("INSERT 0", count(&changed), changed)
@@ -410,9 +493,14 @@ impl ClientSession {
             }
             ChangeKind::Delete => {
                 let found = rowset::collect(stream, control).await?;
-                let returned = if change.returning.is_some() { schema.clone() } else { Arc::new(Schema::empty()) };
+                let returned = if change.returning.is_some() {
+                    schema.clone()
+                } else {
+                    Arc::new(Schema::empty())
+                };
                 let (ids, rows) = first_of_each_row(found, &returned)?;
-                self.transaction.change(|transaction| transaction.delete_rows(&change.table, &ids))?;
+                self.transaction
+                    .change(|transaction| transaction.delete_rows(&change.table, &ids))?;
                 ("DELETE", ids.len() as u64, rows)
             }
         };
@@ -430,7 +518,11 @@ impl ClientSession {
     }
 
     /// TRUNCATE.
-    pub(crate) async fn truncate(&mut self, truncate: &pg::Truncate, control: &Control) -> Result<Response, SqlError> {
+    pub(crate) async fn truncate(
+        &mut self,
+        truncate: &pg::Truncate,
+        control: &Control,
+    ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
         for target in &truncate.table_names {
             let name = target_name(&target.name)?;
@@ -453,7 +545,11 @@ fn count(batches: &[RecordBatch]) -> u64 {
 }
 
 /// The columns that an INSERT gives, as indexes into the table's.
-fn insert_columns(names: &[pg::ObjectName], schema: &SchemaRef, table: &str) -> Result<Vec<usize>, SqlError> {
+fn insert_columns(
+    names: &[pg::ObjectName],
+    schema: &SchemaRef,
+    table: &str,
+) -> Result<Vec<usize>, SqlError> {
     if names.is_empty() {
         return Ok((0..schema.fields().len()).collect());
     }
@@ -534,7 +630,8 @@ fn factor_name(table: &pg::TableWithJoins) -> Result<(String, String), SqlError>
     match &table.relation {
         pg::TableFactor::Table { name, alias, args: None, .. } => {
             let table = target_name(name)?;
-            let alias = alias.as_ref().map(|alias| sql::fold(&alias.name)).unwrap_or_else(|| table.clone());
+            let alias =
+                alias.as_ref().map(|alias| sql::fold(&alias.name)).unwrap_or_else(|| table.clone());
             Ok((table, alias))
         }
         _ => Err(unsupported("anything but a table as the target of a change")),
@@ -542,7 +639,8 @@ fn factor_name(table: &pg::TableWithJoins) -> Result<(String, String), SqlError>
 }
 
 fn delete_target(delete: &pg::Delete) -> Result<&pg::TableWithJoins, SqlError> {
-    let (pg::FromTable::WithFromKeyword(tables) | pg::FromTable::WithoutKeyword(tables)) = &delete.from;
+    let (pg::FromTable::WithFromKeyword(tables) | pg::FromTable::WithoutKeyword(tables)) =
+        &delete.from;
     match tables.as_slice() {
         [table] => Ok(table),
         _ => Err(unsupported("DELETE from several tables")),
@@ -551,7 +649,10 @@ fn delete_target(delete: &pg::Delete) -> Result<&pg::TableWithJoins, SqlError> {
 
 /// `alias.column`, whatever characters they have.
 fn qualified(alias: &str, column: &str) -> pg::Expr {
-    pg::Expr::CompoundIdentifier(vec![pg::Ident::with_quote('"', alias), pg::Ident::with_quote('"', column)])
+    pg::Expr::CompoundIdentifier(vec![
+        pg::Ident::with_quote('"', alias),
+        pg::Ident::with_quote('"', column),
+    ])
 }
 
 fn quoted(name: &str) -> String {
@@ -573,10 +674,18 @@ fn first_of_each_row(
     let mut rows = Vec::new();
     for batch in batches {
         let column = batch.column(0);
-        let column = arrow::compute::cast(column, &DataType::UInt64).map_err(crate::error::arrow_error)?;
+        let column =
+            arrow::compute::cast(column, &DataType::UInt64).map_err(crate::error::arrow_error)?;
         let column = column.as_primitive::<UInt64Type>();
         let first: BooleanArray = column.values().iter().map(|id| Some(seen.insert(*id))).collect();
-        ids.extend(column.values().iter().zip(first.values()).filter(|(_, first)| *first).map(|(id, _)| *id));
+        ids.extend(
+            column
+                .values()
+                .iter()
+                .zip(first.values())
+                .filter(|(_, first)| *first)
+                .map(|(id, _)| *id),
+        );
         if schema.fields().is_empty() {
             continue;
         }
@@ -603,12 +712,18 @@ mod tests {
         ]));
         let batch = RecordBatch::try_new(
             found,
-            vec![Arc::new(UInt64Array::from(vec![7, 8, 7])), Arc::new(Int64Array::from(vec![1, 2, 3]))],
+            vec![
+                Arc::new(UInt64Array::from(vec![7, 8, 7])),
+                Arc::new(Int64Array::from(vec![1, 2, 3])),
+            ],
         )
         .unwrap();
         let (ids, rows) = first_of_each_row(vec![batch], &schema).unwrap();
         assert_eq!(ids, [7, 8]);
-        assert_eq!(rows[0].column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec(), [1, 2]);
+        assert_eq!(
+            rows[0].column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec(),
+            [1, 2]
+        );
     }
 
     #[test]

@@ -18,8 +18,8 @@ use super::models::{object_name, path_argument};
 use super::{Control, keep, rowset};
 use crate::error::{arrow_error, io_error};
 use crate::files::file_name;
-use crate::plan::rows::options;
 use crate::plan;
+use crate::plan::rows::options;
 use crate::session::ClientSession;
 use crate::sql::{CopyFile, CopyFileOptions, GetDataset, GetDatasetOptions, IfExists, Parsed};
 
@@ -56,10 +56,9 @@ impl ClientSession {
         let files = self.server.files.clone();
         let source = tokio::task::block_in_place(|| open(&files, &path))
             .map_err(|error| SqlError { position: Some(copy.source.position), ..error })?;
-        let rows = self
-            .fill(&name, &source, given.if_exists, control)
-            .await
-            .map_err(|error| SqlError { position: error.position.or(Some(copy.table.position())), ..error })?;
+        let rows = self.fill(&name, &source, given.if_exists, control).await.map_err(|error| {
+            SqlError { position: error.position.or(Some(copy.table.position())), ..error }
+        })?;
         Ok(Response::Done { tag: format!("COPY {rows}") })
     }
 
@@ -80,12 +79,15 @@ impl ClientSession {
         }
         let target = match (snapshot.table(name), if_exists) {
             (None, _) => {
-                self.transaction.change(|transaction| transaction.create_table(name, schema.clone()).map(|_| ()))?;
+                self.transaction.change(|transaction| {
+                    transaction.create_table(name, schema.clone()).map(|_| ())
+                })?;
                 schema.clone()
             }
             (Some(_), IfExists::Fail) => {
-                return Err(super::ddl::exists(name)
-                    .with_hint("OPTIONS (if_exists='replace') replaces it, if_exists='append' adds to it."));
+                return Err(super::ddl::exists(name).with_hint(
+                    "OPTIONS (if_exists='replace') replaces it, if_exists='append' adds to it.",
+                ));
             }
             (Some(_), IfExists::Replace) => {
                 self.transaction.change(|transaction| {
@@ -96,7 +98,9 @@ impl ClientSession {
             }
             (Some(table), IfExists::Append) => {
                 let target = table.schema();
-                if let Some(extra) = schema.fields().iter().find(|field| target.index_of(field.name()).is_err()) {
+                if let Some(extra) =
+                    schema.fields().iter().find(|field| target.index_of(field.name()).is_err())
+                {
                     return Err(super::dml::missing_column(extra.name(), name, &target));
                 }
                 target
@@ -141,8 +145,14 @@ impl ClientSession {
         if name != DIGITS {
             let known = "Datasets that can be had: digits_data.";
             return Err(match name.as_str() {
-                "mnist_data" => SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "dataset \"mnist_data\" is not supported yet"),
-                _ => SqlError::new(SqlState::UNDEFINED_OBJECT, format!("dataset \"{name}\" does not exist")),
+                "mnist_data" => SqlError::new(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "dataset \"mnist_data\" is not supported yet",
+                ),
+                _ => SqlError::new(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("dataset \"{name}\" does not exist"),
+                ),
             }
             .with_hint(known)
             .at(get.name.position));
@@ -163,8 +173,13 @@ impl ClientSession {
                     if let Some(parent) = folder.parent() {
                         std::fs::create_dir_all(parent).map_err(|error| io_error(&error))?;
                     }
-                    thanosql_ml::digits::write_dataset(&folder, DIGITS_TRAIN, DIGITS_TEST, DIGITS_SEED)
-                        .map_err(crate::learning::ml_error)
+                    thanosql_ml::digits::write_dataset(
+                        &folder,
+                        DIGITS_TRAIN,
+                        DIGITS_TEST,
+                        DIGITS_SEED,
+                    )
+                    .map_err(crate::learning::ml_error)
                 })
                 .await
                 .map_err(crate::error::internal)?
@@ -172,7 +187,9 @@ impl ClientSession {
             .await?;
         let source = tokio::task::block_in_place(|| csv(drawn.table.clone()))?;
         let rows = self.fill(&name, &source, IfExists::Replace, control).await?;
-        control.notices.send(Notice::new(format!("{rows} images of digits are in {}", folder.display())));
+        control
+            .notices
+            .send(Notice::new(format!("{rows} images of digits are in {}", folder.display())));
         Ok(Response::Done { tag: "GET THANOSQL DATASET".to_string() })
     }
 }
@@ -180,20 +197,31 @@ impl ClientSession {
 /// Finds out what a path holds. Blocking.
 fn open(files: &crate::files::FileAccess, path: &str) -> Result<Source, SqlError> {
     if path.trim_start().starts_with('[') {
-        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "COPY from rows in the statement is not supported yet"));
+        return Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "COPY from rows in the statement is not supported yet",
+        ));
     }
     let resolved = files.resolve(path)?;
     if resolved.is_dir() {
         let paths = files.list_folder(path, &[], true)?;
-        let names: ArrayRef = Arc::new(StringArray::from_iter_values(paths.iter().map(|path| file_name(path))));
+        let names: ArrayRef =
+            Arc::new(StringArray::from_iter_values(paths.iter().map(|path| file_name(path))));
         let paths: ArrayRef = Arc::new(StringArray::from_iter_values(&paths));
         let schema = Arc::new(Schema::new(vec![
             Field::new("image_path", DataType::Utf8, true),
             Field::new("filename", DataType::Utf8, true),
         ]));
-        return RecordBatch::try_new(schema, vec![paths, names]).map(Source::Listing).map_err(arrow_error);
+        return RecordBatch::try_new(schema, vec![paths, names])
+            .map(Source::Listing)
+            .map_err(arrow_error);
     }
-    match resolved.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase).as_deref() {
+    match resolved
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .map(str::to_lowercase)
+        .as_deref()
+    {
         Some("csv") => csv(resolved),
         Some("parquet" | "json") => Err(SqlError::new(
             SqlState::FEATURE_NOT_SUPPORTED,
@@ -216,7 +244,10 @@ fn csv(path: PathBuf) -> Result<Source, SqlError> {
     if inferred.fields().is_empty() {
         return Err(SqlError::new(
             SqlState::BAD_COPY_FILE_FORMAT,
-            format!("\"{}\" has no columns", path.file_name().unwrap_or_default().to_string_lossy()),
+            format!(
+                "\"{}\" has no columns",
+                path.file_name().unwrap_or_default().to_string_lossy()
+            ),
         ));
     }
     let fields: Vec<Field> = inferred

@@ -42,7 +42,12 @@ impl ClientSession {
     }
 
     /// The same for the query of a ThanoSQL statement.
-    pub(crate) async fn keep_body(&mut self, scope: &mut Scope, body: &Body, control: &Control) -> Result<(), SqlError> {
+    pub(crate) async fn keep_body(
+        &mut self,
+        scope: &mut Scope,
+        body: &Body,
+        control: &Control,
+    ) -> Result<(), SqlError> {
         self.keep_embedded(scope, &body.embedded, control).await
     }
 
@@ -60,9 +65,13 @@ impl ClientSession {
         if let RowStatement::Convert(convert) = statement {
             let options = rows::options(&scope.parameters, &convert.options, ConvertOptions::read)?;
             if let Some(name) = options.table_name {
-                let kept = self.keep(scope, convert, placeholder, &name, options.if_exists, control).await?;
+                let kept = self
+                    .keep(scope, convert, placeholder, &name, options.if_exists, control)
+                    .await?;
                 scope.kept.insert(placeholder.to_string(), kept);
-            } else if let Some(option) = convert.options.entries.iter().find(|entry| entry.name.value == "if_exists") {
+            } else if let Some(option) =
+                convert.options.entries.iter().find(|entry| entry.name.value == "if_exists")
+            {
                 return Err(SqlError::new(
                     SqlState::INVALID_PARAMETER_VALUE,
                     "option if_exists needs the option table_name",
@@ -88,7 +97,10 @@ impl ClientSession {
         // The lock may have been waited for: what others committed meanwhile counts.
         scope.snapshot = self.transaction.snapshot();
         if scope.snapshot.view(&name).is_some() {
-            return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" is a view")));
+            return Err(SqlError::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("\"{name}\" is a view"),
+            ));
         }
         let existing = scope.snapshot.table(&name);
         if existing.is_some() && if_exists == Some(IfExists::Fail) {
@@ -97,14 +109,17 @@ impl ClientSession {
         let statement = RowStatement::Convert(convert.clone());
         let plan = rows::plan(&self.state, scope, &statement, Some(placeholder))?;
         let schema = rowset::storable_schema(plan.schema().as_arrow())?;
-        let vector = plan.schema().fields().last().map(|field| field.name().clone()).unwrap_or_default();
+        let vector =
+            plan.schema().fields().last().map(|field| field.name().clone()).unwrap_or_default();
         let staging = format!("{STAGING}{}", self.next_staging());
-        self.transaction.change(|transaction| transaction.create_table(&staging, schema.clone()).map(|_| ()))?;
+        self.transaction
+            .change(|transaction| transaction.create_table(&staging, schema.clone()).map(|_| ()))?;
         let stream = control.run(self.start(scope, plan)).await?;
         rowset::store(&self.transaction, &staging, &schema, stream, control).await?;
-        let kept = self.transaction.snapshot().table(&staging).ok_or_else(|| {
-            crate::error::internal("the rows that were just kept are missing")
-        })?;
+        let kept =
+            self.transaction.snapshot().table(&staging).ok_or_else(|| {
+                crate::error::internal("the rows that were just kept are missing")
+            })?;
         match (existing, if_exists) {
             (None, _) => {
                 self.transaction.change(|transaction| transaction.rename_table(&staging, &name))?;
@@ -134,15 +149,23 @@ impl ClientSession {
     }
 
     /// Adds kept rows to a table that has all of their columns, by name; columns that they lack become NULL.
-    async fn append_kept(&self, existing: &Table, kept: &Table, control: &Control) -> Result<(), SqlError> {
+    async fn append_kept(
+        &self,
+        existing: &Table,
+        kept: &Table,
+        control: &Control,
+    ) -> Result<(), SqlError> {
         let target = existing.schema();
         let source = kept.schema();
-        if let Some(extra) = source.fields().iter().find(|field| target.index_of(field.name()).is_err()) {
+        if let Some(extra) =
+            source.fields().iter().find(|field| target.index_of(field.name()).is_err())
+        {
             return Err(super::dml::missing_column(extra.name(), existing.name(), &target));
         }
         for group in 0..kept.groups() {
             control.run(async { Ok(()) }).await?;
-            let batch = tokio::task::block_in_place(|| kept.read_group(group, None)).map_err(storage_error)?;
+            let batch = tokio::task::block_in_place(|| kept.read_group(group, None))
+                .map_err(storage_error)?;
             let batch = by_name(&batch, &target)?;
             self.transaction.change(|transaction| transaction.append(existing.name(), &batch))?;
         }
@@ -208,8 +231,10 @@ fn covers(existing: &Table, result: &Table, vector: &str) -> Result<bool, SqlErr
     if pairs.is_empty() {
         return Ok(true);
     }
-    let fields: Vec<SortField> =
-        pairs.iter().map(|(index, _)| SortField::new(old.field(*index).data_type().clone())).collect();
+    let fields: Vec<SortField> = pairs
+        .iter()
+        .map(|(index, _)| SortField::new(old.field(*index).data_type().clone()))
+        .collect();
     if !RowConverter::supports_fields(&fields) {
         return Ok(false);
     }

@@ -68,7 +68,10 @@ impl Control {
     ///
     /// # Errors
     /// 57014 when it is stopped, else what the work answers.
-    pub async fn run<T>(&self, work: impl Future<Output = Result<T, SqlError>>) -> Result<T, SqlError> {
+    pub async fn run<T>(
+        &self,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, SqlError> {
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(self.stopped()),

@@ -27,8 +27,9 @@ use crate::plan::rows::{Fallback, find_column, image_column, is_text, model, opt
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::sql::{
-    self, Body, BuildModelOptions, ColorOption, CreateTableUsing, CreateTableUsingOptions, DropModel, DropVerb, JobId,
-    JobIdValue, Name, OptionEntry, OptionValue, Options, Parsed, PathArgument, PathType, PathValue,
+    self, Body, BuildModelOptions, ColorOption, CreateTableUsing, CreateTableUsingOptions,
+    DropModel, DropVerb, JobId, JobIdValue, Name, OptionEntry, OptionValue, Options, Parsed,
+    PathArgument, PathType, PathValue,
 };
 
 /// The usual names of the column of file names.
@@ -122,8 +123,9 @@ impl ClientSession {
         if given.run_async {
             let id = i64::try_from(handle.id()).map_err(crate::error::internal)?;
             let schema = job_id_schema();
-            let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![id]))])
-                .map_err(crate::error::arrow_error)?;
+            let batch =
+                RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![id]))])
+                    .map_err(crate::error::arrow_error)?;
             return Ok(rows(schema, vec![batch], RowsTag::Fixed(training.tag.to_string())));
         }
         match handle.wait(&control.cancel, &control.notices).await {
@@ -134,7 +136,11 @@ impl ClientSession {
     }
 
     /// The columns that a training's query must yield, checked without running it.
-    pub(crate) fn plan_training(&self, scope: &Scope, training: &Training<'_>) -> Result<LogicalPlan, SqlError> {
+    pub(crate) fn plan_training(
+        &self,
+        scope: &Scope,
+        training: &Training<'_>,
+    ) -> Result<LogicalPlan, SqlError> {
         let given = options(&scope.parameters, training.options, BuildModelOptions::read)?;
         let plan = plan::plan_body(&self.state, scope, training.body)?;
         TrainingColumns::find(&plan, training.body, &given)?;
@@ -167,7 +173,10 @@ impl ClientSession {
                     let (source, path) = match image {
                         Some(Image::Path(path)) => match files.resolve(&path) {
                             Ok(resolved) => (ImageSource::Path(resolved), Some(path)),
-                            Err(error) if on_error == OnError::Skip && error.code == SqlState::UNDEFINED_FILE => {
+                            Err(error)
+                                if on_error == OnError::Skip
+                                    && error.code == SqlState::UNDEFINED_FILE =>
+                            {
                                 continue;
                             }
                             Err(error) => return Err(error),
@@ -177,7 +186,10 @@ impl ClientSession {
                         None => {
                             return Err(SqlError::new(
                                 SqlState::NULL_VALUE_NOT_ALLOWED,
-                                format!("column \"{}\" holds a NULL instead of an image", schema.field(columns.image).name()),
+                                format!(
+                                    "column \"{}\" holds a NULL instead of an image",
+                                    schema.field(columns.image).name()
+                                ),
                             )
                             .with_hint("OPTIONS (on_error='skip') leaves such rows out."));
                         }
@@ -196,8 +208,11 @@ impl ClientSession {
             Ok(rows)
         })?;
         if rows.is_empty() {
-            return Err(SqlError::new(SqlState::DATA_EXCEPTION, "the query yields no images to learn from")
-                .at(body.position));
+            return Err(SqlError::new(
+                SqlState::DATA_EXCEPTION,
+                "the query yields no images to learn from",
+            )
+            .at(body.position));
         }
         Ok(TrainingData {
             rows,
@@ -209,7 +224,11 @@ impl ClientSession {
     }
 
     /// DELETE MODEL and DROP MODEL. A training of that name is cancelled.
-    pub(crate) async fn drop_model(&mut self, drop: &DropModel, control: &Control) -> Result<Response, SqlError> {
+    pub(crate) async fn drop_model(
+        &mut self,
+        drop: &DropModel,
+        control: &Control,
+    ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
         let tag = match drop.verb {
             DropVerb::Delete => "DELETE MODEL",
@@ -222,7 +241,8 @@ impl ClientSession {
             let mut cancelled = 0;
             for job in learning.jobs() {
                 // A job that ends meanwhile needs no cancelling.
-                if job.model == *name && !job.state.is_finished() && learning.cancel(job.id).is_ok() {
+                if job.model == *name && !job.state.is_finished() && learning.cancel(job.id).is_ok()
+                {
                     cancelled += 1;
                 }
             }
@@ -245,9 +265,14 @@ impl ClientSession {
     }
 
     /// SHOW CREATE MODEL.
-    pub(crate) fn show_create_model(&self, scope: &Scope, name: &Name) -> Result<Response, SqlError> {
+    pub(crate) fn show_create_model(
+        &self,
+        scope: &Scope,
+        name: &Name,
+    ) -> Result<Response, SqlError> {
         let (entry, metadata) = model(scope, name)?;
-        let columns = [("model", vec![entry.name().to_string()]), ("statement", vec![metadata.statement])];
+        let columns =
+            [("model", vec![entry.name().to_string()]), ("statement", vec![metadata.statement])];
         Ok(text_rows(&columns, "SHOW"))
     }
 
@@ -294,7 +319,11 @@ impl ClientSession {
     }
 
     /// CANCEL JOB.
-    pub(crate) fn cancel_job(&self, job: JobId, parameters: &plan::Parameters) -> Result<Response, SqlError> {
+    pub(crate) fn cancel_job(
+        &self,
+        job: JobId,
+        parameters: &plan::Parameters,
+    ) -> Result<Response, SqlError> {
         let id = job_number(job, parameters)?;
         let learning = self.server.learning.clone();
         tokio::task::block_in_place(|| learning.cancel(id))
@@ -337,13 +366,18 @@ struct TrainingColumns {
 }
 
 impl TrainingColumns {
-    fn find(plan: &LogicalPlan, body: &Body, given: &BuildModelOptions) -> Result<TrainingColumns, SqlError> {
+    fn find(
+        plan: &LogicalPlan,
+        body: &Body,
+        given: &BuildModelOptions,
+    ) -> Result<TrainingColumns, SqlError> {
         let schema = plan.schema();
         let named = |name: &Option<String>, usual: &[&str]| match name {
             Some(name) => find_column(schema, name, body.position).map(Some),
             None => Ok(usual.iter().find_map(|name| schema.index_of_column_by_name(None, name))),
         };
-        let image = image_column(schema, given.image_col.as_deref(), None, Fallback::None, body.position)?;
+        let image =
+            image_column(schema, given.image_col.as_deref(), None, Fallback::None, body.position)?;
         let columns = TrainingColumns {
             image,
             fname: named(&given.filename_col, &FILENAME_COLUMNS)?,
@@ -425,16 +459,19 @@ fn options_given(options: &Options, parameters: &plan::Parameters) -> serde_json
 
 fn json(value: &OptionValue, parameters: &[OptionValue]) -> serde_json::Value {
     match value {
-        OptionValue::String(text) | OptionValue::Word(text) => serde_json::Value::String(text.clone()),
+        OptionValue::String(text) | OptionValue::Word(text) => {
+            serde_json::Value::String(text.clone())
+        }
         OptionValue::Number(text) => {
             serde_json::from_str(text).unwrap_or_else(|_| serde_json::Value::String(text.clone()))
         }
         OptionValue::Bool(value) => serde_json::Value::Bool(*value),
         OptionValue::Null | OptionValue::Bytes(_) => serde_json::Value::Null,
         OptionValue::List(values) => values.iter().map(|value| json(value, parameters)).collect(),
-        OptionValue::Parameter(n) => {
-            n.checked_sub(1).and_then(|index| parameters.get(index)).map_or(serde_json::Value::Null, |value| json(value, &[]))
-        }
+        OptionValue::Parameter(n) => n
+            .checked_sub(1)
+            .and_then(|index| parameters.get(index))
+            .map_or(serde_json::Value::Null, |value| json(value, &[])),
     }
 }
 
@@ -459,22 +496,30 @@ pub(crate) fn object_name(name: &sql::ObjectName) -> Result<String, SqlError> {
 pub(crate) fn path_argument(scope: &Scope, path: &PathArgument) -> Result<String, SqlError> {
     match &path.value {
         PathValue::Text(text) => Ok(text.clone()),
-        PathValue::Parameter(n) => scope
-            .parameters
-            .text(*n)
-            .map_err(|error| error.at(path.position))?
-            .ok_or_else(|| crate::error::internal("a path was asked for before the statement runs")),
+        PathValue::Parameter(n) => {
+            scope.parameters.text(*n).map_err(|error| error.at(path.position))?.ok_or_else(|| {
+                crate::error::internal("a path was asked for before the statement runs")
+            })
+        }
     }
 }
 
-fn list(files: &crate::files::FileAccess, path: &str, given: &CreateTableUsingOptions) -> Result<Vec<String>, SqlError> {
+fn list(
+    files: &crate::files::FileAccess,
+    path: &str,
+    given: &CreateTableUsingOptions,
+) -> Result<Vec<String>, SqlError> {
     let is_folder = match given.path_type {
         Some(PathType::Folder) => true,
         Some(PathType::File) => false,
         None => files.resolve(path)?.is_dir(),
     };
     if is_folder {
-        return files.list_folder(path, given.file_type.as_deref().unwrap_or_default(), given.recursive);
+        return files.list_folder(
+            path,
+            given.file_type.as_deref().unwrap_or_default(),
+            given.recursive,
+        );
     }
     let resolved = files.resolve(path)?;
     if resolved.is_dir() {
@@ -495,7 +540,8 @@ fn embedding_plan(
     let failed = |error| datafusion_error(error, None);
     let schema = Arc::new(Schema::new(vec![Field::new("image", DataType::Utf8, true)]));
     let column: ArrayRef = Arc::new(StringArray::from_iter_values(paths));
-    let batch = RecordBatch::try_new(schema.clone(), vec![column]).map_err(crate::error::arrow_error)?;
+    let batch =
+        RecordBatch::try_new(schema.clone(), vec![column]).map_err(crate::error::arrow_error)?;
     let listing = MemTable::try_new(schema, vec![vec![batch]]).map_err(failed)?;
     let on_error = match given.on_error {
         sql::OnError::Fail => OnError::Fail,
@@ -504,13 +550,19 @@ fn embedding_plan(
     let image = Expr::Column(Column::from_name("image"));
     let vector = metadata.vector_column();
     let embed = scope.embed(on_error, given.batch_size.map(|size| size as usize));
-    let mut builder = LogicalPlanBuilder::scan("files", provider_as_source(Arc::new(listing)), None)
-        .and_then(|builder| {
-            builder.project(vec![image.clone(), embed.call(vec![lit(entry.name()), image]).alias(&vector)])
-        })
-        .map_err(failed)?;
+    let mut builder =
+        LogicalPlanBuilder::scan("files", provider_as_source(Arc::new(listing)), None)
+            .and_then(|builder| {
+                builder.project(vec![
+                    image.clone(),
+                    embed.call(vec![lit(entry.name()), image]).alias(&vector),
+                ])
+            })
+            .map_err(failed)?;
     if on_error == OnError::Skip {
-        builder = builder.filter(Expr::Column(Column::from_name(vector)).is_not_null()).map_err(failed)?;
+        builder = builder
+            .filter(Expr::Column(Column::from_name(vector)).is_not_null())
+            .map_err(failed)?;
     }
     builder.build().map_err(failed)
 }
@@ -519,10 +571,14 @@ fn job_number(job: JobId, parameters: &plan::Parameters) -> Result<u64, SqlError
     match job.value {
         JobIdValue::Number(id) => Ok(id),
         JobIdValue::Parameter(n) => {
-            let number = parameters.value(n).and_then(|value| value.to_string().parse::<u64>().ok());
+            let number =
+                parameters.value(n).and_then(|value| value.to_string().parse::<u64>().ok());
             number.ok_or_else(|| {
-                SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("parameter ${n} must be the number of a job"))
-                    .at(job.position)
+                SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("parameter ${n} must be the number of a job"),
+                )
+                .at(job.position)
             })
         }
     }

@@ -18,7 +18,11 @@ use crate::session::ClientSession;
 
 impl ClientSession {
     /// Starts a plan. Its rows come as they are made.
-    pub(crate) async fn start(&self, scope: &Scope, plan: LogicalPlan) -> Result<SendableRecordBatchStream, SqlError> {
+    pub(crate) async fn start(
+        &self,
+        scope: &Scope,
+        plan: LogicalPlan,
+    ) -> Result<SendableRecordBatchStream, SqlError> {
         let plan = plan::bind(plan, &scope.parameters)?;
         let failed = |error| datafusion_error(error, Some(&scope.script));
         // EXPLAIN computes nothing of what it explains.
@@ -72,7 +76,11 @@ pub fn controlled(stream: SendableRecordBatchStream, control: Control) -> RowStr
 
 /// Rows that are at hand.
 pub fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: RowsTag) -> Response {
-    Response::Rows { schema, rows: Box::pin(futures::stream::iter(batches.into_iter().map(Ok))), tag }
+    Response::Rows {
+        schema,
+        rows: Box::pin(futures::stream::iter(batches.into_iter().map(Ok))),
+        tag,
+    }
 }
 
 /// One column of texts, as SHOW answers.
@@ -90,6 +98,7 @@ pub fn text_rows(columns: &[(&str, Vec<String>)], tag: &str) -> Response {
 
 /// Columns of text.
 pub fn text_schema<'a>(names: impl IntoIterator<Item = &'a str>) -> SchemaRef {
-    let fields: Vec<Field> = names.into_iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+    let fields: Vec<Field> =
+        names.into_iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
     Arc::new(Schema::new(fields))
 }

@@ -30,17 +30,24 @@ pub fn storable_schema(schema: &Schema) -> Result<SchemaRef, SqlError> {
         let data_type = storable_type(field.data_type()).ok_or_else(|| {
             SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
-                format!("column \"{}\" has a type that cannot be stored: {}", field.name(), field.data_type()),
+                format!(
+                    "column \"{}\" has a type that cannot be stored: {}",
+                    field.name(),
+                    field.data_type()
+                ),
             )
         })?;
-        fields.push(Field::new(field.name(), data_type, true).with_metadata(field.metadata().clone()));
+        fields.push(
+            Field::new(field.name(), data_type, true).with_metadata(field.metadata().clone()),
+        );
     }
     Ok(Arc::new(Schema::new(fields)))
 }
 
 fn storable_type(data_type: &DataType) -> Option<DataType> {
     let list = |field: &Field| {
-        storable_type(field.data_type()).map(|element| DataType::List(Arc::new(Field::new("item", element, true))))
+        storable_type(field.data_type())
+            .map(|element| DataType::List(Arc::new(Field::new("item", element, true))))
     };
     match data_type {
         DataType::Boolean
@@ -59,14 +66,17 @@ fn storable_type(data_type: &DataType) -> Option<DataType> {
         DataType::UInt32 | DataType::UInt64 => Some(DataType::Int64),
         DataType::Float16 => Some(DataType::Float32),
         DataType::Null | DataType::LargeUtf8 | DataType::Utf8View => Some(DataType::Utf8),
-        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Some(DataType::Binary),
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            Some(DataType::Binary)
+        }
         DataType::Date64 => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
         DataType::Time32(_) | DataType::Time64(_) => Some(DataType::Time64(TimeUnit::Microsecond)),
-        DataType::Timestamp(_, zone) => Some(DataType::Timestamp(
-            TimeUnit::Microsecond,
-            zone.as_ref().map(|_| "UTC".into()),
-        )),
-        DataType::Interval(_) | DataType::Duration(_) => Some(DataType::Interval(IntervalUnit::MonthDayNano)),
+        DataType::Timestamp(_, zone) => {
+            Some(DataType::Timestamp(TimeUnit::Microsecond, zone.as_ref().map(|_| "UTC".into())))
+        }
+        DataType::Interval(_) | DataType::Duration(_) => {
+            Some(DataType::Interval(IntervalUnit::MonthDayNano))
+        }
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             Some(DataType::Decimal128(*precision, *scale))
         }
@@ -80,7 +90,10 @@ fn storable_type(data_type: &DataType) -> Option<DataType> {
         | DataType::LargeList(field)
         | DataType::ListView(field)
         | DataType::LargeListView(field) => list(field),
-        DataType::Struct(_) | DataType::Union(..) | DataType::Map(..) | DataType::RunEndEncoded(..) => None,
+        DataType::Struct(_)
+        | DataType::Union(..)
+        | DataType::Map(..)
+        | DataType::RunEndEncoded(..) => None,
     }
 }
 
@@ -100,13 +113,15 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, S
         columns.push(column);
     }
     // Nulls are checked where rows are stored, so that the error names the table.
-    let fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let fields: Vec<Field> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)
 }
 
 fn check_length(column: &ArrayRef, field: &Field) -> Result<(), SqlError> {
     let limit = field.metadata().get(PG_TYPMOD).and_then(|modifier| modifier.parse::<usize>().ok());
-    let (Some(limit), Some(texts)) = (limit.and_then(|modifier| modifier.checked_sub(4)), column.as_string_opt::<i32>())
+    let (Some(limit), Some(texts)) =
+        (limit.and_then(|modifier| modifier.checked_sub(4)), column.as_string_opt::<i32>())
     else {
         return Ok(());
     };
@@ -152,7 +167,10 @@ pub async fn store(
 ///
 /// # Errors
 /// 57014 when the statement is stopped, and what the query answers.
-pub async fn collect(mut stream: SendableRecordBatchStream, control: &Control) -> Result<Vec<RecordBatch>, SqlError> {
+pub async fn collect(
+    mut stream: SendableRecordBatchStream,
+    control: &Control,
+) -> Result<Vec<RecordBatch>, SqlError> {
     let mut batches = Vec::new();
     loop {
         let batch = control.run(async { Ok(stream.next().await) }).await?;
@@ -200,6 +218,9 @@ mod tests {
             RecordBatch::try_new(plain, vec![Arc::new(StringArray::from(vec![text]))]).unwrap()
         };
         assert!(conform(&batch("가나"), &schema).is_ok());
-        assert_eq!(conform(&batch("가나다"), &schema).unwrap_err().code, SqlState::STRING_DATA_RIGHT_TRUNCATION);
+        assert_eq!(
+            conform(&batch("가나다"), &schema).unwrap_err().code,
+            SqlState::STRING_DATA_RIGHT_TRUNCATION
+        );
     }
 }

@@ -10,7 +10,12 @@ use crate::sql;
 
 impl ClientSession {
     /// BEGIN.
-    pub(crate) fn begin(&mut self, modes: &[pg::TransactionMode], control: &Control, tag: &str) -> Result<Response, SqlError> {
+    pub(crate) fn begin(
+        &mut self,
+        modes: &[pg::TransactionMode],
+        control: &Control,
+        tag: &str,
+    ) -> Result<Response, SqlError> {
         if self.transaction.in_block() {
             control.notices.send(Notice::warning(
                 SqlState::ACTIVE_SQL_TRANSACTION,
@@ -30,12 +35,20 @@ impl ClientSession {
                         pg::TransactionAccessMode::ReadOnly => "on",
                         pg::TransactionAccessMode::ReadWrite => "off",
                     };
-                    let name = if local { "transaction_read_only" } else { "default_transaction_read_only" };
+                    let name = if local {
+                        "transaction_read_only"
+                    } else {
+                        "default_transaction_read_only"
+                    };
                     self.settings().set(name, value, local)?;
                 }
                 pg::TransactionMode::IsolationLevel(level) => {
                     let value = level.to_string().to_lowercase();
-                    let name = if local { "transaction_isolation" } else { "default_transaction_isolation" };
+                    let name = if local {
+                        "transaction_isolation"
+                    } else {
+                        "default_transaction_isolation"
+                    };
                     self.settings().set(name, &value, local)?;
                 }
             }
@@ -58,7 +71,11 @@ impl ClientSession {
     }
 
     /// ROLLBACK.
-    pub(crate) fn rollback(&mut self, chain: bool, control: &Control) -> Result<Response, SqlError> {
+    pub(crate) fn rollback(
+        &mut self,
+        chain: bool,
+        control: &Control,
+    ) -> Result<Response, SqlError> {
         if !self.transaction.in_block() {
             control.notices.send(no_transaction());
         }
@@ -77,7 +94,8 @@ impl ClientSession {
             pg::Set::SingleAssignment { scope, variable, values, .. } => {
                 let local = matches!(scope, Some(pg::ContextModifier::Local));
                 let name = variable.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
-                let words: Vec<String> = values.iter().map(setting_text).collect::<Result<_, _>>()?;
+                let words: Vec<String> =
+                    values.iter().map(setting_text).collect::<Result<_, _>>()?;
                 let value = words.join(", ");
                 self.set_one(&name, &value, local, control)?;
                 done
@@ -113,7 +131,13 @@ impl ClientSession {
         }
     }
 
-    fn set_one(&mut self, name: &str, value: &str, local: bool, control: &Control) -> Result<(), SqlError> {
+    fn set_one(
+        &mut self,
+        name: &str,
+        value: &str,
+        local: bool,
+        control: &Control,
+    ) -> Result<(), SqlError> {
         if local && !self.transaction.in_block() {
             control.notices.send(Notice::warning(
                 SqlState::NO_ACTIVE_SQL_TRANSACTION,
@@ -207,12 +231,19 @@ pub(crate) fn missing_prepared(name: &str) -> SqlError {
 fn setting_text(value: &pg::Expr) -> Result<String, SqlError> {
     Ok(match value {
         pg::Expr::Value(value) => match &value.value {
-            pg::Value::SingleQuotedString(text) | pg::Value::DoubleQuotedString(text) => text.clone(),
+            pg::Value::SingleQuotedString(text) | pg::Value::DoubleQuotedString(text) => {
+                text.clone()
+            }
             other => other.to_string(),
         },
         pg::Expr::Identifier(ident) => ident.value.clone(),
         pg::Expr::UnaryOp { .. } | pg::Expr::CompoundIdentifier(_) => value.to_string(),
-        _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("\"{value}\" is no value for a setting"))),
+        _ => {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                format!("\"{value}\" is no value for a setting"),
+            ));
+        }
     })
 }
 

@@ -14,8 +14,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 use thanosql_protocol::types;
 
@@ -49,7 +49,8 @@ pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
                     // Columns of outer queries are not in this schema; their casts stay as they are.
                     match cast.expr.get_type(&schema) {
                         Ok(source) if is_text(&source) => {
-                            let reader = ScalarUDF::from(ReadText::new(cast.field.data_type().clone()));
+                            let reader =
+                                ScalarUDF::from(ReadText::new(cast.field.data_type().clone()));
                             Ok(Transformed::yes(reader.call(vec![*cast.expr])))
                         }
                         Ok(_) | Err(_) => Ok(Transformed::no(Expr::Cast(cast))),

@@ -13,8 +13,12 @@ use datafusion::common::{DFSchema, Result, TableReference};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::planner::{
+    ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
+};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::FutureExt as _;
 use sqlparser::ast as pg;
@@ -49,7 +53,8 @@ impl<'a> Context<'a> {
     /// Plans a statement that DataFusion knows.
     pub(super) fn plan(&self, statement: pg::Statement) -> Result<LogicalPlan> {
         let planner = SqlToRel::new_with_options(self, parser_options(self.state));
-        let mut context = PlannerContext::new().with_prepare_param_data_types(self.scope.parameters.fields());
+        let mut context =
+            PlannerContext::new().with_prepare_param_data_types(self.scope.parameters.fields());
         planner.sql_statement_to_plan_with_context(statement, &mut context)
     }
 
@@ -85,7 +90,9 @@ impl<'a> Context<'a> {
             Some(schema) => match self.scope.system_schema(schema) {
                 Some(provider) => {
                     let table = provider.table(name).now_or_never().ok_or_else(|| {
-                        through_datafusion(crate::error::internal(format!("{schema}.{name} made planning wait")))
+                        through_datafusion(crate::error::internal(format!(
+                            "{schema}.{name} made planning wait"
+                        )))
                     })??;
                     Ok(table.map(provider_as_source))
                 }
@@ -116,7 +123,8 @@ impl<'a> Context<'a> {
                 format!("views are nested more than {MAX_VIEW_DEPTH} deep at \"{name}\""),
             )));
         }
-        let plan = super::plan_view(self.state, self.scope, definition, self.depth + 1).map_err(through_datafusion)?;
+        let plan = super::plan_view(self.state, self.scope, definition, self.depth + 1)
+            .map_err(through_datafusion)?;
         Ok(provider_as_source(Arc::new(ViewTable::new(plan, Some(definition.to_string())))))
     }
 }
@@ -150,7 +158,11 @@ impl ContextProvider for Context<'_> {
         found.ok_or_else(|| through_datafusion(undefined_table(&name.to_string())))
     }
 
-    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> Result<Arc<dyn TableSource>> {
         let Some(function) = self.state.table_functions().get(name) else {
             return Err(through_datafusion(SqlError::new(
                 SqlState::UNDEFINED_FUNCTION,

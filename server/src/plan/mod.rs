@@ -115,9 +115,15 @@ impl Parameters {
         let mut values = Vec::with_capacity(arrays.len());
         for array in arrays {
             if array.len() != 1 {
-                return Err(SqlError::new(SqlState::PROTOCOL_VIOLATION, "a parameter is one value"));
+                return Err(SqlError::new(
+                    SqlState::PROTOCOL_VIOLATION,
+                    "a parameter is one value",
+                ));
             }
-            values.push(ScalarValue::try_from_array(array, 0).map_err(|error| datafusion_error(error, None))?);
+            values.push(
+                ScalarValue::try_from_array(array, 0)
+                    .map_err(|error| datafusion_error(error, None))?,
+            );
         }
         Ok(Parameters {
             types: arrays.iter().map(|array| Some(array.data_type().clone())).collect(),
@@ -151,13 +157,19 @@ impl Parameters {
 
     /// The types of all parameters; what nothing decides is text, as in PostgreSQL.
     pub fn final_types(&self, count: usize) -> Vec<DataType> {
-        (1..=count.max(self.types.len())).map(|n| self.data_type(n).cloned().unwrap_or(DataType::Utf8)).collect()
+        (1..=count.max(self.types.len()))
+            .map(|n| self.data_type(n).cloned().unwrap_or(DataType::Utf8))
+            .collect()
     }
 
     fn fields(&self) -> Vec<Option<FieldRef>> {
         self.types
             .iter()
-            .map(|data_type| data_type.as_ref().map(|data_type| Arc::new(Field::new("", data_type.clone(), true))))
+            .map(|data_type| {
+                data_type
+                    .as_ref()
+                    .map(|data_type| Arc::new(Field::new("", data_type.clone(), true)))
+            })
             .collect()
     }
 
@@ -215,7 +227,11 @@ fn option_value(value: &ScalarValue) -> OptionValue {
 ///
 /// # Errors
 /// What [`crate::error::datafusion_error`] makes of DataFusion's errors.
-pub fn plan_sql(state: &SessionState, scope: &Scope, statement: &SqlStatement) -> Result<LogicalPlan, SqlError> {
+pub fn plan_sql(
+    state: &SessionState,
+    scope: &Scope,
+    statement: &SqlStatement,
+) -> Result<LogicalPlan, SqlError> {
     plan_ast(state, scope, statement.ast.as_ref().clone(), &statement.embedded, HashMap::new())
 }
 
@@ -231,12 +247,20 @@ pub fn plan_ast(
 }
 
 /// Plans a query with the row statements in it.
-pub fn plan_body(state: &SessionState, scope: &Scope, body: &Body) -> Result<LogicalPlan, SqlError> {
+pub fn plan_body(
+    state: &SessionState,
+    scope: &Scope,
+    body: &Body,
+) -> Result<LogicalPlan, SqlError> {
     plan_ast(state, scope, pg::Statement::Query(body.query.clone()), &body.embedded, HashMap::new())
 }
 
 /// Plans an expression over no columns.
-pub fn plan_constant(state: &SessionState, scope: &Scope, expression: pg::Expr) -> Result<Expr, SqlError> {
+pub fn plan_constant(
+    state: &SessionState,
+    scope: &Scope,
+    expression: pg::Expr,
+) -> Result<Expr, SqlError> {
     Context::new(state, scope, HashMap::new(), 0)
         .plan_constant(expression)
         .map_err(|error| datafusion_error(error, Some(&scope.script)))
@@ -278,7 +302,12 @@ fn plan_at_depth(
 }
 
 /// Plans a view's definition.
-fn plan_view(state: &SessionState, scope: &Scope, definition: &str, depth: usize) -> Result<LogicalPlan, SqlError> {
+fn plan_view(
+    state: &SessionState,
+    scope: &Scope,
+    definition: &str,
+    depth: usize,
+) -> Result<LogicalPlan, SqlError> {
     let body = sql::parse_query(definition).map_err(parse_error)?;
     // A view has no parameters, and positions in its text mean nothing to the client.
     let scope = Scope { parameters: Parameters::default(), script: Arc::from(""), ..scope.clone() };

@@ -22,8 +22,8 @@ use crate::error::{datafusion_error, parse_error};
 use crate::functions::{PrintContext, filename_function, print_plan, target_function};
 use crate::learning::{self, ModelMetadata, check_provenance};
 use crate::sql::{
-    self, Body, Convert, ConvertOptions, ImageInput, ImageValue, ListKind, Name, OnError, Options, Print, PrintFormat,
-    PrintOptions, RowStatement, Search, SearchForm, SearchInput, SearchOptions,
+    self, Body, Convert, ConvertOptions, ImageInput, ImageValue, ListKind, Name, OnError, Options,
+    Print, PrintFormat, PrintOptions, RowStatement, Search, SearchForm, SearchInput, SearchOptions,
 };
 
 /// Names that a column of images has when nothing else says which it is, best first.
@@ -42,7 +42,10 @@ pub fn plan(
 ) -> Result<LogicalPlan, SqlError> {
     if let Some(table) = scope.kept.get(placeholder.unwrap_or(TOP_LEVEL)) {
         let source = provider_as_source(Arc::new(StoredTable::new(table.clone(), Vec::new())));
-        return built(LogicalPlanBuilder::scan(table.name(), source, None).and_then(LogicalPlanBuilder::build));
+        return built(
+            LogicalPlanBuilder::scan(table.name(), source, None)
+                .and_then(LogicalPlanBuilder::build),
+        );
     }
     match statement {
         RowStatement::Convert(convert) => plan_convert(state, scope, convert),
@@ -60,7 +63,8 @@ pub fn plan(
 pub const TOP_LEVEL: &str = "";
 
 fn not_yet(what: &str, position: usize) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet")).at(position)
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet"))
+        .at(position)
 }
 
 /// Reads a statement's options with what is known of its parameters.
@@ -85,8 +89,11 @@ pub fn model(scope: &Scope, name: &Name) -> Result<(ModelEntry, ModelMetadata), 
             Ok((entry, metadata))
         }
         None => {
-            let error = SqlError::new(SqlState::UNDEFINED_OBJECT, format!("model \"{}\" does not exist", name.value))
-                .at(name.position);
+            let error = SqlError::new(
+                SqlState::UNDEFINED_OBJECT,
+                format!("model \"{}\" does not exist", name.value),
+            )
+            .at(name.position);
             let models = scope.snapshot.models();
             Err(match sql::closest(&name.value, models.iter().map(ModelEntry::name)) {
                 Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
@@ -96,7 +103,11 @@ pub fn model(scope: &Scope, name: &Name) -> Result<(ModelEntry, ModelMetadata), 
     }
 }
 
-fn plan_convert(state: &SessionState, scope: &Scope, convert: &Convert) -> Result<LogicalPlan, SqlError> {
+fn plan_convert(
+    state: &SessionState,
+    scope: &Scope,
+    convert: &Convert,
+) -> Result<LogicalPlan, SqlError> {
     let options = options(&scope.parameters, &convert.options, ConvertOptions::read)?;
     let (entry, metadata) = model(scope, &convert.model)?;
     let input = plan_body(state, scope, &convert.body)?;
@@ -156,7 +167,11 @@ fn plan_convert(state: &SessionState, scope: &Scope, convert: &Convert) -> Resul
     built(builder.and_then(LogicalPlanBuilder::build))
 }
 
-fn plan_search(state: &SessionState, scope: &Scope, search: &Search) -> Result<LogicalPlan, SqlError> {
+fn plan_search(
+    state: &SessionState,
+    scope: &Scope,
+    search: &Search,
+) -> Result<LogicalPlan, SqlError> {
     let best = matches!(search.form, SearchForm::Best);
     let read = if best { SearchOptions::read_best } else { SearchOptions::read_every_row };
     let options = options(&scope.parameters, &search.options, read)?;
@@ -195,9 +210,10 @@ fn plan_search(state: &SessionState, scope: &Scope, search: &Search) -> Result<L
         }
     }
     let embed = scope.embed(learning::OnError::Fail, None);
-    let cosine_similarity = state.scalar_functions().get("cosine_similarity").cloned().ok_or_else(|| {
-        crate::error::internal("the function cosine_similarity is not registered")
-    })?;
+    let cosine_similarity =
+        state.scalar_functions().get("cosine_similarity").cloned().ok_or_else(|| {
+            crate::error::internal("the function cosine_similarity is not registered")
+        })?;
     for (name, image) in &images {
         let query = embed.call(vec![lit(entry.name()), image.clone()]);
         let score = cosine_similarity.call(vec![vectors.clone(), query]);
@@ -244,7 +260,8 @@ fn vector_column(
         )
         .at(search.body.position));
     };
-    check_provenance(field, entry).map_err(|error| SqlError { position: Some(search.model.position), ..error })?;
+    check_provenance(field, entry)
+        .map_err(|error| SqlError { position: Some(search.model.position), ..error })?;
     if usize::try_from(*dimensions).ok() != Some(metadata.embedding_dim) {
         return Err(SqlError::new(
             SqlState::DATA_EXCEPTION,
@@ -283,7 +300,9 @@ fn image_arguments(scope: &Scope, input: &ImageInput) -> Result<Vec<Expr>, SqlEr
             if !is_text(&data_type) && !is_binary(&data_type) {
                 return Err(SqlError::new(
                     SqlState::DATATYPE_MISMATCH,
-                    format!("parameter ${n} must be a path (text) or an image (bytea), not {data_type}"),
+                    format!(
+                        "parameter ${n} must be a path (text) or an image (bytea), not {data_type}"
+                    ),
                 )
                 .at(input.position));
             }
@@ -297,8 +316,13 @@ fn plan_print(state: &SessionState, scope: &Scope, print: &Print) -> Result<Logi
     let options = options(&scope.parameters, &print.options, PrintOptions::read)?;
     let input = plan_body(state, scope, &print.body)?;
     let schema = input.schema().clone();
-    let image =
-        image_column(&schema, options.image_col.as_deref(), None, Fallback::FirstText, print.body.position)?;
+    let image = image_column(
+        &schema,
+        options.image_col.as_deref(),
+        None,
+        Fallback::FirstText,
+        print.body.position,
+    )?;
     let format = match options.format {
         PrintFormat::Auto if scope.terminal => crate::functions::PrintFormat::Text,
         PrintFormat::Auto | PrintFormat::Bytes => crate::functions::PrintFormat::Bytes,
@@ -328,17 +352,20 @@ fn plan_list(scope: &Scope, kind: ListKind) -> Result<LogicalPlan, SqlError> {
         ListKind::Jobs => "jobs",
         ListKind::Datasets => "datasets",
         ListKind::PublishedModels => {
-            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "LIST THANOSQL MODEL is not supported yet"));
+            return Err(SqlError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "LIST THANOSQL MODEL is not supported yet",
+            ));
         }
     };
-    let table = scope
-        .thanosql
-        .table(name)
-        .now_or_never()
-        .and_then(Result::ok)
-        .flatten()
-        .ok_or_else(|| crate::error::internal(format!("the view thanosql.{name} is missing")))?;
-    built(LogicalPlanBuilder::scan(name, provider_as_source(table), None).and_then(LogicalPlanBuilder::build))
+    let table =
+        scope.thanosql.table(name).now_or_never().and_then(Result::ok).flatten().ok_or_else(
+            || crate::error::internal(format!("the view thanosql.{name} is missing")),
+        )?;
+    built(
+        LogicalPlanBuilder::scan(name, provider_as_source(table), None)
+            .and_then(LogicalPlanBuilder::build),
+    )
 }
 
 /// Where to look for the column of images when neither the statement nor the names tell.
@@ -365,11 +392,14 @@ pub fn image_column(
         Some(name) => find_column(schema, name, position)?,
         None => {
             let candidates = of_model.into_iter().chain(IMAGE_COLUMNS);
-            let by_name = candidates.filter_map(|name| schema.index_of_column_by_name(None, name)).next();
+            let by_name =
+                candidates.filter_map(|name| schema.index_of_column_by_name(None, name)).next();
             let first_text = || schema.fields().iter().position(|field| is_text(field.data_type()));
             match (by_name, fallback) {
                 (Some(index), _) => index,
-                (None, Fallback::FirstText) => first_text().ok_or_else(|| no_image_column(position))?,
+                (None, Fallback::FirstText) => {
+                    first_text().ok_or_else(|| no_image_column(position))?
+                }
                 (None, Fallback::None) => return Err(no_image_column(position)),
             }
         }
@@ -380,7 +410,10 @@ pub fn image_column(
     } else {
         Err(SqlError::new(
             SqlState::DATATYPE_MISMATCH,
-            format!("column \"{}\" holds no images: it must be a path (text) or an image (bytea)", schema.field(index).name()),
+            format!(
+                "column \"{}\" holds no images: it must be a path (text) or an image (bytea)",
+                schema.field(index).name()
+            ),
         )
         .at(position))
     }
@@ -402,7 +435,8 @@ fn no_image_column(position: usize) -> SqlError {
 pub fn find_column(schema: &DFSchema, name: &str, position: usize) -> Result<usize, SqlError> {
     schema.index_of_column_by_name(None, name).ok_or_else(|| {
         let error =
-            SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist")).at(position);
+            SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"))
+                .at(position);
         match sql::closest(name, schema.fields().iter().map(|field| field.name().as_str())) {
             Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
             None => error,

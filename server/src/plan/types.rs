@@ -10,7 +10,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::common::Result;
 use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::{
-    ArrayElemTypeDef, CharacterLength, DataType as SqlType, ExactNumberInfo, ObjectName, ObjectNamePart, TimezoneInfo,
+    ArrayElemTypeDef, CharacterLength, DataType as SqlType, ExactNumberInfo, ObjectName,
+    ObjectNamePart, TimezoneInfo,
 };
 use thanosql_protocol::{SqlError, SqlState};
 
@@ -35,35 +36,41 @@ const NUMERIC_SCALE: i8 = 10;
 pub fn field_of(sql_type: &SqlType) -> Result<Field, SqlError> {
     let plain = |data_type| Ok(Field::new("", data_type, true));
     let named = |data_type, name: &str| {
-        Ok(Field::new("", data_type, true).with_metadata(HashMap::from([(PG_TYPE.to_string(), name.to_string())])))
+        Ok(Field::new("", data_type, true)
+            .with_metadata(HashMap::from([(PG_TYPE.to_string(), name.to_string())])))
     };
     match sql_type {
         SqlType::Boolean | SqlType::Bool => plain(DataType::Boolean),
         SqlType::SmallInt(_) | SqlType::Int2(_) | SqlType::TinyInt(_) => plain(DataType::Int16),
-        SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) | SqlType::MediumInt(_) => plain(DataType::Int32),
+        SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) | SqlType::MediumInt(_) => {
+            plain(DataType::Int32)
+        }
         SqlType::BigInt(_) | SqlType::Int8(_) => plain(DataType::Int64),
         SqlType::Real | SqlType::Float4 => plain(DataType::Float32),
         SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 => plain(DataType::Float64),
         SqlType::Float(info) => match info {
             ExactNumberInfo::Precision(bits) if *bits <= 24 => plain(DataType::Float32),
-            ExactNumberInfo::None | ExactNumberInfo::Precision(_) | ExactNumberInfo::PrecisionAndScale(..) => {
-                plain(DataType::Float64)
-            }
+            ExactNumberInfo::None
+            | ExactNumberInfo::Precision(_)
+            | ExactNumberInfo::PrecisionAndScale(..) => plain(DataType::Float64),
         },
         SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => numeric(info),
         SqlType::Text | SqlType::String(_) | SqlType::Clob(_) => plain(DataType::Utf8),
-        SqlType::Varchar(length) | SqlType::CharacterVarying(length) | SqlType::CharVarying(length) => {
-            character("varchar", length.as_ref(), None)
+        SqlType::Varchar(length)
+        | SqlType::CharacterVarying(length)
+        | SqlType::CharVarying(length) => character("varchar", length.as_ref(), None),
+        SqlType::Char(length) | SqlType::Character(length) => {
+            character("bpchar", length.as_ref(), Some(1))
         }
-        SqlType::Char(length) | SqlType::Character(length) => character("bpchar", length.as_ref(), Some(1)),
-        SqlType::Bytea | SqlType::Blob(_) | SqlType::Varbinary(_) | SqlType::Binary(_) => plain(DataType::Binary),
+        SqlType::Bytea | SqlType::Blob(_) | SqlType::Varbinary(_) | SqlType::Binary(_) => {
+            plain(DataType::Binary)
+        }
         SqlType::Date => plain(DataType::Date32),
         SqlType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
             plain(DataType::Time64(TimeUnit::Microsecond))
         }
-        SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) | SqlType::Datetime(_) => {
-            plain(DataType::Timestamp(TimeUnit::Microsecond, None))
-        }
+        SqlType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)
+        | SqlType::Datetime(_) => plain(DataType::Timestamp(TimeUnit::Microsecond, None)),
         SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => {
             plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
         }
@@ -93,12 +100,17 @@ fn numeric(info: &ExactNumberInfo) -> Result<Field, SqlError> {
         ExactNumberInfo::Precision(precision) => (numeric_precision(*precision)?, 0),
         ExactNumberInfo::PrecisionAndScale(precision, scale) => {
             let digits = numeric_precision(*precision)?;
-            let scale = i8::try_from(*scale).ok().filter(|scale| (0..=digits as i8).contains(scale)).ok_or_else(|| {
-                SqlError::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!("NUMERIC scale {scale} must be between 0 and precision {precision}"),
-                )
-            })?;
+            let scale = i8::try_from(*scale)
+                .ok()
+                .filter(|scale| (0..=digits as i8).contains(scale))
+                .ok_or_else(|| {
+                    SqlError::new(
+                        SqlState::INVALID_PARAMETER_VALUE,
+                        format!(
+                            "NUMERIC scale {scale} must be between 0 and precision {precision}"
+                        ),
+                    )
+                })?;
             (digits, scale)
         }
     };
@@ -106,16 +118,23 @@ fn numeric(info: &ExactNumberInfo) -> Result<Field, SqlError> {
 }
 
 fn numeric_precision(precision: u64) -> Result<u8, SqlError> {
-    u8::try_from(precision).ok().filter(|digits| (1..=NUMERIC_PRECISION).contains(digits)).ok_or_else(|| {
-        SqlError::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!("NUMERIC precision {precision} must be between 1 and {NUMERIC_PRECISION}"),
-        )
-    })
+    u8::try_from(precision)
+        .ok()
+        .filter(|digits| (1..=NUMERIC_PRECISION).contains(digits))
+        .ok_or_else(|| {
+            SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("NUMERIC precision {precision} must be between 1 and {NUMERIC_PRECISION}"),
+            )
+        })
 }
 
 /// varchar(n) and char(n). PostgreSQL's modifier is the length plus four.
-fn character(name: &str, length: Option<&CharacterLength>, default: Option<u64>) -> Result<Field, SqlError> {
+fn character(
+    name: &str,
+    length: Option<&CharacterLength>,
+    default: Option<u64>,
+) -> Result<Field, SqlError> {
     let mut metadata = HashMap::from([(PG_TYPE.to_string(), name.to_string())]);
     let length = match length {
         Some(CharacterLength::IntegerLength { length, .. }) => Some(*length),
@@ -146,7 +165,8 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
     let name = type_name(name);
     let plain = |data_type| Ok(Field::new("", data_type, true));
     let named = |data_type| {
-        Ok(Field::new("", data_type, true).with_metadata(HashMap::from([(PG_TYPE.to_string(), name.clone())])))
+        Ok(Field::new("", data_type, true)
+            .with_metadata(HashMap::from([(PG_TYPE.to_string(), name.clone())])))
     };
     match name.as_str() {
         "vector" => match modifiers {
@@ -163,8 +183,11 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
                     })?;
                 plain(vector(count))
             }
-            _ => Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "type vector needs its number of dimensions")
-                .with_hint("Write vector(n), for example vector(128).")),
+            _ => Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                "type vector needs its number of dimensions",
+            )
+            .with_hint("Write vector(n), for example vector(128).")),
         },
         "bool" => plain(DataType::Boolean),
         "int2" => plain(DataType::Int16),
@@ -183,12 +206,17 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
         "interval" => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
         "uuid" => plain(DataType::FixedSizeBinary(16)),
         "bytea" => plain(DataType::Binary),
-        "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => Err(SqlError::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("type {name} is not supported yet"),
-        )
-        .with_hint("Use an integer column and give its values.")),
-        _ => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"))),
+        "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => {
+            Err(SqlError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("type {name} is not supported yet"),
+            )
+            .with_hint("Use an integer column and give its values."))
+        }
+        _ => Err(SqlError::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("type \"{name}\" does not exist"),
+        )),
     }
 }
 

@@ -19,18 +19,18 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use sqlparser::ast as pg;
 use thanosql_protocol::types::TextStyle;
 use thanosql_protocol::{
-    ClientIdentity, Description, Response, RowsTag, SqlError, SqlState, Statement as OpaqueStatement, StatementContext,
-    TransactionStatus,
+    ClientIdentity, Description, Response, RowsTag, SqlError, SqlState,
+    Statement as OpaqueStatement, StatementContext, TransactionStatus,
 };
 
 use crate::catalog::SessionCatalog;
 use crate::catalog::system;
 use crate::catalog::thanosql::ThanosqlSchema;
 use crate::error::parse_error;
+use crate::exec::Control;
 use crate::exec::models::{Training, job_id_schema};
 use crate::exec::query::{result_schema, text_schema};
 use crate::exec::session::{missing_prepared, setting_name};
-use crate::exec::Control;
 use crate::plan::{self, Parameters, Scope};
 use crate::server::Server;
 use crate::sql::{self, Parsed, SqlStatement, Statement};
@@ -74,7 +74,9 @@ impl ClientSession {
         if let Some(name) = &client.application_name {
             given.push(("application_name".to_string(), name.clone()));
         }
-        given.extend(client.startup_parameters.iter().map(|(name, value)| (name.clone(), value.clone())));
+        given.extend(
+            client.startup_parameters.iter().map(|(name, value)| (name.clone(), value.clone())),
+        );
         let settings = Arc::new(Mutex::new(Settings::new(given)?));
         let transaction = SessionTransaction::new(server.store.clone(), server.locks.clone());
         let catalog: Arc<dyn system::CatalogSource> = Arc::new(SessionCatalog::new(
@@ -87,8 +89,10 @@ impl ClientSession {
             .into_iter()
             .flat_map(|function| {
                 let function = Arc::new(function);
-                let names: Vec<String> =
-                    std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)).map(str::to_string).collect();
+                let names: Vec<String> = std::iter::once(function.name())
+                    .chain(function.aliases().iter().map(String::as_str))
+                    .map(str::to_string)
+                    .collect();
                 names.into_iter().map(move |name| (name, function.clone()))
             })
             .collect();
@@ -111,7 +115,12 @@ impl ClientSession {
     }
 
     /// What a statement may see now.
-    pub(crate) fn scope(&self, parsed: &Parsed, parameters: Parameters, control: &Control) -> Result<Scope, SqlError> {
+    pub(crate) fn scope(
+        &self,
+        parsed: &Parsed,
+        parameters: Parameters,
+        control: &Control,
+    ) -> Result<Scope, SqlError> {
         self.scope_with(parsed, parameters, control.cancel.clone())
     }
 
@@ -134,7 +143,10 @@ impl ClientSession {
             cancel,
             parameters,
             kept: HashMap::new(),
-            terminal: self.settings().get("application_name").is_ok_and(|name| name == TERMINAL_CLIENT),
+            terminal: self
+                .settings()
+                .get("application_name")
+                .is_ok_and(|name| name == TERMINAL_CLIENT),
             script: parsed.script.clone(),
         })
     }
@@ -177,7 +189,12 @@ impl ClientSession {
         Ok(())
     }
 
-    async fn run(&mut self, parsed: &Parsed, parameters: Parameters, control: &Control) -> Result<Response, SqlError> {
+    async fn run(
+        &mut self,
+        parsed: &Parsed,
+        parameters: Parameters,
+        control: &Control,
+    ) -> Result<Response, SqlError> {
         if self.transaction.status() == TransactionStatus::Failed && !ends_transaction(parsed) {
             return Err(in_failed_block());
         }
@@ -188,22 +205,28 @@ impl ClientSession {
                 let plan = self.plan_kept_rows(&mut scope, statement, control).await?;
                 self.answer(&scope, plan, RowsTag::Counted("SELECT".to_string()), control).await
             }
-            Statement::BuildModel(_) | Statement::FitModel(_) => match training(&parsed.statement) {
-                Some(training) => self.train(parsed, training, parameters, control).await,
-                None => Err(crate::error::internal("not a training")),
-            },
+            Statement::BuildModel(_) | Statement::FitModel(_) => {
+                match training(&parsed.statement) {
+                    Some(training) => self.train(parsed, training, parameters, control).await,
+                    None => Err(crate::error::internal("not a training")),
+                }
+            }
             Statement::DropModel(drop) => self.drop_model(drop, control).await,
             Statement::ShowCreateModel(name) => {
                 let scope = self.scope(parsed, parameters, control)?;
                 self.show_create_model(&scope, name)
             }
-            Statement::CreateTableUsing(create) => self.create_table_using(parsed, create, parameters, control).await,
+            Statement::CreateTableUsing(create) => {
+                self.create_table_using(parsed, create, parameters, control).await
+            }
             Statement::CopyFile(copy) => self.copy_file(parsed, copy, parameters, control).await,
             Statement::Copy(copy) => self.copy(parsed, copy, parameters, control).await,
             Statement::GetDataset(get) => self.get_dataset(parsed, get, parameters, control).await,
             Statement::CancelJob(job) => self.cancel_job(*job, &parameters),
             Statement::WaitJob(job) => self.wait_job(*job, &parameters, control).await,
-            Statement::Maintenance(maintenance) => Ok(Response::Done { tag: maintenance.command.tag().to_string() }),
+            Statement::Maintenance(maintenance) => {
+                Ok(Response::Done { tag: maintenance.command.tag().to_string() })
+            }
             Statement::ExportModel(_) => Err(not_yet("EXPORT MODEL")),
             Statement::UploadModel(_) => Err(not_yet("UPLOAD MODEL")),
             Statement::GetModel(_) => Err(not_yet("GET THANOSQL MODEL")),
@@ -212,7 +235,9 @@ impl ClientSession {
                 Err(not_yet("a cursor"))
             }
             // There are no cursors, so all of them are closed.
-            Statement::CloseCursor(None) => Ok(Response::Done { tag: "CLOSE CURSOR ALL".to_string() }),
+            Statement::CloseCursor(None) => {
+                Ok(Response::Done { tag: "CLOSE CURSOR ALL".to_string() })
+            }
         }
     }
 
@@ -241,10 +266,13 @@ impl ClientSession {
                 self.answer(&scope, plan, RowsTag::Fixed("EXPLAIN".to_string()), control).await
             }
             Sql::Insert(_) | Sql::Update(_) | Sql::Delete(_) => {
-                self.run_change(parsed, &statement.ast, &statement.embedded, parameters, control).await
+                self.run_change(parsed, &statement.ast, &statement.embedded, parameters, control)
+                    .await
             }
             Sql::Truncate(truncate) => self.truncate(truncate, control).await,
-            Sql::CreateTable(create) => self.create_table(parsed, statement, create, parameters, control).await,
+            Sql::CreateTable(create) => {
+                self.create_table(parsed, statement, create, parameters, control).await
+            }
             Sql::CreateView(create) => self.create_view(parsed, statement, create, control).await,
             Sql::AlterTable(alter) => self.alter_table(alter, control).await,
             Sql::Drop { object_type, if_exists, names, .. } => {
@@ -255,15 +283,17 @@ impl ClientSession {
             }
             Sql::Commit { chain, .. } => self.commit(*chain, control),
             Sql::Rollback { chain, savepoint: None } => self.rollback(*chain, control),
-            Sql::Rollback { savepoint: Some(_), .. } | Sql::Savepoint { .. } | Sql::ReleaseSavepoint { .. } => {
-                Err(not_yet("a savepoint"))
-            }
+            Sql::Rollback { savepoint: Some(_), .. }
+            | Sql::Savepoint { .. }
+            | Sql::ReleaseSavepoint { .. } => Err(not_yet("a savepoint")),
             Sql::Set(set) => self.set(set, control),
             Sql::Reset(reset) => self.reset(&reset.reset),
             Sql::ShowVariable { variable } => self.show(variable),
             Sql::Discard { object_type } => self.discard(object_type),
             Sql::Deallocate { name, .. } => self.deallocate(name),
-            Sql::Prepare { name, data_types, statement: inner } => self.prepare(parsed, statement, name, data_types, inner),
+            Sql::Prepare { name, data_types, statement: inner } => {
+                self.prepare(parsed, statement, name, data_types, inner)
+            }
             Sql::Execute { name: Some(name), parameters: given, .. } => {
                 self.execute_prepared(parsed, name, given, control).await
             }
@@ -272,8 +302,12 @@ impl ClientSession {
             Sql::UNLISTEN { .. } => Ok(Response::Done { tag: "UNLISTEN".to_string() }),
             other => {
                 let text = other.to_string();
-                let word = text.split_whitespace().next().unwrap_or("this statement").to_uppercase();
-                Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{word} is not supported")))
+                let word =
+                    text.split_whitespace().next().unwrap_or("this statement").to_uppercase();
+                Err(SqlError::new(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    format!("{word} is not supported"),
+                ))
             }
         }
     }
@@ -314,7 +348,8 @@ impl ClientSession {
         given: &[pg::Expr],
         control: &Control,
     ) -> Result<Response, SqlError> {
-        let name = name.0.last().and_then(pg::ObjectNamePart::as_ident).map(sql::fold).unwrap_or_default();
+        let name =
+            name.0.last().and_then(pg::ObjectNamePart::as_ident).map(sql::fold).unwrap_or_default();
         let prepared = self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
         let (types, _) = self.outline(&prepared.parsed, &prepared.types)?;
         if types.len() != given.len() {
@@ -322,7 +357,11 @@ impl ClientSession {
                 SqlState::SYNTAX_ERROR,
                 format!("wrong number of parameters for prepared statement \"{name}\""),
             )
-            .with_detail(format!("expected {} parameters but got {}", types.len(), given.len())));
+            .with_detail(format!(
+                "expected {} parameters but got {}",
+                types.len(),
+                given.len()
+            )));
         }
         let scope = self.scope(parsed, Parameters::default(), control)?;
         let mut values: Vec<ArrayRef> = Vec::with_capacity(given.len());
@@ -342,7 +381,8 @@ impl ClientSession {
     ) -> Result<(Vec<DataType>, Option<SchemaRef>), SqlError> {
         let count = parsed.parameter_count;
         let parameters = Parameters::declared(declared, count);
-        let mut scope = self.scope_with(parsed, parameters, tokio_util::sync::CancellationToken::new())?;
+        let mut scope =
+            self.scope_with(parsed, parameters, tokio_util::sync::CancellationToken::new())?;
         let columns = match &parsed.statement {
             Statement::Sql(statement) => self.outline_sql(&mut scope, statement, count)?,
             Statement::Rows(statement) => {
@@ -350,16 +390,21 @@ impl ClientSession {
                 plan::infer_parameters(&plan, &mut scope.parameters)?;
                 Some(result_schema(&plan))
             }
-            Statement::BuildModel(_) | Statement::FitModel(_) => match training(&parsed.statement) {
-                Some(training) => {
-                    let plan = self.plan_training(&scope, &training)?;
-                    plan::infer_parameters(&plan, &mut scope.parameters)?;
-                    let given =
-                        plan::rows::options(&scope.parameters, training.options, sql::BuildModelOptions::read)?;
-                    given.run_async.then(job_id_schema)
+            Statement::BuildModel(_) | Statement::FitModel(_) => {
+                match training(&parsed.statement) {
+                    Some(training) => {
+                        let plan = self.plan_training(&scope, &training)?;
+                        plan::infer_parameters(&plan, &mut scope.parameters)?;
+                        let given = plan::rows::options(
+                            &scope.parameters,
+                            training.options,
+                            sql::BuildModelOptions::read,
+                        )?;
+                        given.run_async.then(job_id_schema)
+                    }
+                    None => None,
                 }
-                None => None,
-            },
+            }
             Statement::Copy(copy) => match &copy.direction {
                 sql::CopyDirection::OutOfQuery(_) | sql::CopyDirection::OutOfTable { .. } => {
                     let plan = self.plan_copy_out(&scope, copy)?;
@@ -400,7 +445,9 @@ impl ClientSession {
         use pg::Statement as Sql;
         match statement.ast.as_ref() {
             Sql::Query(_) | Sql::Explain { .. } => {
-                let plan = self.settled(scope, count, |session, scope| plan::plan_sql(&session.state, scope, statement))?;
+                let plan = self.settled(scope, count, |session, scope| {
+                    plan::plan_sql(&session.state, scope, statement)
+                })?;
                 Ok(Some(result_schema(&plan)))
             }
             Sql::Insert(_) | Sql::Update(_) | Sql::Delete(_) => {
@@ -409,7 +456,12 @@ impl ClientSession {
                 if count > 0 {
                     // Once more, with every type known.
                     scope.parameters = Parameters::declared(
-                        &scope.parameters.final_types(count).into_iter().map(Some).collect::<Vec<_>>(),
+                        &scope
+                            .parameters
+                            .final_types(count)
+                            .into_iter()
+                            .map(Some)
+                            .collect::<Vec<_>>(),
                         count,
                     );
                     change = self.plan_change(scope, &statement.ast, &statement.embedded)?;
@@ -420,7 +472,13 @@ impl ClientSession {
                 if let Some(query) = &create.query {
                     let ast = pg::Statement::Query(query.clone());
                     self.settled(scope, count, |session, scope| {
-                        plan::plan_ast(&session.state, scope, ast.clone(), &statement.embedded, HashMap::new())
+                        plan::plan_ast(
+                            &session.state,
+                            scope,
+                            ast.clone(),
+                            &statement.embedded,
+                            HashMap::new(),
+                        )
                     })?;
                 }
                 Ok(None)
@@ -434,8 +492,14 @@ impl ClientSession {
                 Ok(Some(text_schema([name.as_str()])))
             }
             Sql::Execute { name: Some(name), .. } => {
-                let name = name.0.last().and_then(pg::ObjectNamePart::as_ident).map(sql::fold).unwrap_or_default();
-                let prepared = self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
+                let name = name
+                    .0
+                    .last()
+                    .and_then(pg::ObjectNamePart::as_ident)
+                    .map(sql::fold)
+                    .unwrap_or_default();
+                let prepared =
+                    self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
                 Ok(self.outline(&prepared.parsed, &prepared.types)?.1)
             }
             _ => Ok(None),
@@ -457,7 +521,8 @@ impl ClientSession {
         if let Ok(first) = &first {
             plan::infer_parameters(first, &mut scope.parameters)?;
         }
-        let types: Vec<Option<DataType>> = scope.parameters.final_types(count).into_iter().map(Some).collect();
+        let types: Vec<Option<DataType>> =
+            scope.parameters.final_types(count).into_iter().map(Some).collect();
         scope.parameters = Parameters::declared(&types, count);
         plan(self, scope)
     }

@@ -8,14 +8,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use thanosql_protocol::types::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, TextStyle, TimeZone};
+use thanosql_protocol::types::{
+    ByteaOutput, DateOrder, DateStyle, IntervalStyle, TextStyle, TimeZone,
+};
 use thanosql_protocol::{SqlError, SqlState};
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Bool,
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     /// Milliseconds when given without a unit.
     Milliseconds,
     Text,
@@ -41,41 +46,123 @@ pub const SERVER_VERSION: &str = "15.0 (ThanoSQL 0.1.0)";
 const DEFINITIONS: &[Definition] = &[
     reported("application_name", Kind::Text, "", "The client's name for itself."),
     silent("bytea_output", Kind::OneOf(&["hex", "escape"]), "hex", "How bytea is written as text."),
-    reported("client_encoding", Kind::OneOf(&["UTF8", "UTF-8", "utf8", "utf-8", "unicode", "UNICODE"]), "UTF8", "Always UTF8."),
-    silent("client_min_messages", Kind::OneOf(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]), "notice", "The least severe notices that are sent."),
-    reported("DateStyle", Kind::Text, "ISO, MDY", "How dates are written, and in which order their parts are read."),
-    silent("default_transaction_isolation", Kind::OneOf(&["serializable", "repeatable read", "read committed", "read uncommitted"]), "repeatable read", "Every transaction reads one snapshot."),
-    silent("default_transaction_read_only", Kind::Bool, "off", "Whether new transactions refuse changes."),
-    silent("extra_float_digits", Kind::Integer { min: -15, max: 3 }, "1", "Above 0 floats are written in their shortest exact form."),
-    silent("idle_in_transaction_session_timeout", Kind::Milliseconds, "0", "Kept for clients; idle transactions are not ended."),
+    reported(
+        "client_encoding",
+        Kind::OneOf(&["UTF8", "UTF-8", "utf8", "utf-8", "unicode", "UNICODE"]),
+        "UTF8",
+        "Always UTF8.",
+    ),
+    silent(
+        "client_min_messages",
+        Kind::OneOf(&[
+            "debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error",
+        ]),
+        "notice",
+        "The least severe notices that are sent.",
+    ),
+    reported(
+        "DateStyle",
+        Kind::Text,
+        "ISO, MDY",
+        "How dates are written, and in which order their parts are read.",
+    ),
+    silent(
+        "default_transaction_isolation",
+        Kind::OneOf(&["serializable", "repeatable read", "read committed", "read uncommitted"]),
+        "repeatable read",
+        "Every transaction reads one snapshot.",
+    ),
+    silent(
+        "default_transaction_read_only",
+        Kind::Bool,
+        "off",
+        "Whether new transactions refuse changes.",
+    ),
+    silent(
+        "extra_float_digits",
+        Kind::Integer { min: -15, max: 3 },
+        "1",
+        "Above 0 floats are written in their shortest exact form.",
+    ),
+    silent(
+        "idle_in_transaction_session_timeout",
+        Kind::Milliseconds,
+        "0",
+        "Kept for clients; idle transactions are not ended.",
+    ),
     reported("integer_datetimes", Kind::Fixed, "on", "Timestamps are integers."),
-    reported("IntervalStyle", Kind::OneOf(&["postgres", "postgres_verbose", "sql_standard", "iso_8601"]), "postgres", "How intervals are written."),
+    reported(
+        "IntervalStyle",
+        Kind::OneOf(&["postgres", "postgres_verbose", "sql_standard", "iso_8601"]),
+        "postgres",
+        "How intervals are written.",
+    ),
     reported("is_superuser", Kind::Fixed, "on", "Every user may do everything."),
     silent("lc_collate", Kind::Fixed, "C", "Texts are ordered by their bytes."),
     silent("lc_ctype", Kind::Fixed, "C", "Classes of characters are Unicode's."),
-    silent("lock_timeout", Kind::Milliseconds, "0", "How long a change waits for another one of the same table."),
+    silent(
+        "lock_timeout",
+        Kind::Milliseconds,
+        "0",
+        "How long a change waits for another one of the same table.",
+    ),
     silent("max_identifier_length", Kind::Fixed, "63", "In bytes."),
     silent("max_index_keys", Kind::Fixed, "32", "Columns of a key."),
     silent("row_security", Kind::Bool, "on", "There are no policies."),
     silent("search_path", Kind::Text, "\"$user\", public", "Schemas that names are looked up in."),
     reported("server_encoding", Kind::Fixed, "UTF8", "How texts are stored."),
-    reported("server_version", Kind::Fixed, SERVER_VERSION, "The version of PostgreSQL that is spoken, and ours."),
+    reported(
+        "server_version",
+        Kind::Fixed,
+        SERVER_VERSION,
+        "The version of PostgreSQL that is spoken, and ours.",
+    ),
     silent("server_version_num", Kind::Fixed, "150000", "The same as a number."),
     reported("session_authorization", Kind::Fixed, "", "The user of this session."),
-    reported("standard_conforming_strings", Kind::OneOf(&["on"]), "on", "A backslash in a string is a backslash."),
-    silent("statement_timeout", Kind::Milliseconds, "0", "A statement that takes longer is stopped; 0 is never."),
-    silent("synchronous_commit", Kind::OneOf(&["on", "off", "local", "remote_write", "remote_apply"]), "on", "A commit is always on disk before it is answered."),
+    reported(
+        "standard_conforming_strings",
+        Kind::OneOf(&["on"]),
+        "on",
+        "A backslash in a string is a backslash.",
+    ),
+    silent(
+        "statement_timeout",
+        Kind::Milliseconds,
+        "0",
+        "A statement that takes longer is stopped; 0 is never.",
+    ),
+    silent(
+        "synchronous_commit",
+        Kind::OneOf(&["on", "off", "local", "remote_write", "remote_apply"]),
+        "on",
+        "A commit is always on disk before it is answered.",
+    ),
     reported("TimeZone", Kind::Text, "UTC", "The time zone in which timestamps are shown."),
-    silent("transaction_isolation", Kind::OneOf(&["serializable", "repeatable read", "read committed", "read uncommitted"]), "repeatable read", "Every transaction reads one snapshot."),
+    silent(
+        "transaction_isolation",
+        Kind::OneOf(&["serializable", "repeatable read", "read committed", "read uncommitted"]),
+        "repeatable read",
+        "Every transaction reads one snapshot.",
+    ),
     silent("transaction_read_only", Kind::Bool, "off", "Whether this transaction refuses changes."),
     silent("xmloption", Kind::OneOf(&["content", "document"]), "content", "There is no xml type."),
 ];
 
-const fn reported(name: &'static str, kind: Kind, default: &'static str, description: &'static str) -> Definition {
+const fn reported(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    description: &'static str,
+) -> Definition {
     Definition { name, kind, default, reported: true, description }
 }
 
-const fn silent(name: &'static str, kind: Kind, default: &'static str, description: &'static str) -> Definition {
+const fn silent(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    description: &'static str,
+) -> Definition {
     Definition { name, kind, default, reported: false, description }
 }
 
@@ -113,7 +200,9 @@ impl Settings {
         let mut settings = Settings::default();
         for (name, value) in given {
             let (key, value) = match definition(&name) {
-                Some(definition) => (definition.name.to_string(), settings.check_initial(definition, &value)?),
+                Some(definition) => {
+                    (definition.name.to_string(), settings.check_initial(definition, &value)?)
+                }
                 None => (name.to_lowercase(), value),
             };
             settings.initial.insert(key, value);
@@ -124,9 +213,11 @@ impl Settings {
     fn check_initial(&self, definition: &Definition, value: &str) -> Result<String, SqlError> {
         match definition.kind {
             Kind::Fixed => Ok(value.to_string()),
-            Kind::Bool | Kind::Integer { .. } | Kind::Milliseconds | Kind::Text | Kind::OneOf(_) => {
-                check(definition, value)
-            }
+            Kind::Bool
+            | Kind::Integer { .. }
+            | Kind::Milliseconds
+            | Kind::Text
+            | Kind::OneOf(_) => check(definition, value),
         }
     }
 
@@ -135,11 +226,14 @@ impl Settings {
     /// # Errors
     /// 42704 if there is none of that name.
     pub fn get(&self, name: &str) -> Result<String, SqlError> {
-        let key = definition(name).map_or_else(|| name.to_lowercase(), |definition| definition.name.to_string());
+        let key = definition(name)
+            .map_or_else(|| name.to_lowercase(), |definition| definition.name.to_string());
         if let Some(value) = self.values.get(&key).or_else(|| self.initial.get(&key)) {
             return Ok(value.clone());
         }
-        definition(name).map(|definition| definition.default.to_string()).ok_or_else(|| unknown(name))
+        definition(name)
+            .map(|definition| definition.default.to_string())
+            .ok_or_else(|| unknown(name))
     }
 
     /// Changes a setting. `local` lasts until the transaction ends.
@@ -148,7 +242,9 @@ impl Settings {
     /// 42704 for an unknown name (a name with a dot is an application's own and is kept), 22023 for a bad value, 55P02 for what cannot be changed.
     pub fn set(&mut self, name: &str, value: &str, local: bool) -> Result<(), SqlError> {
         let (key, value, reported) = match definition(name) {
-            Some(definition) => (definition.name.to_string(), check(definition, value)?, definition.reported),
+            Some(definition) => {
+                (definition.name.to_string(), check(definition, value)?, definition.reported)
+            }
             None if name.contains('.') => (name.to_lowercase(), value.to_string(), false),
             None => return Err(unknown(name)),
         };
@@ -215,7 +311,9 @@ impl Settings {
         DEFINITIONS
             .iter()
             .filter(|definition| definition.reported)
-            .map(|definition| (definition.name.to_string(), self.get(definition.name).unwrap_or_default()))
+            .map(|definition| {
+                (definition.name.to_string(), self.get(definition.name).unwrap_or_default())
+            })
             .collect()
     }
 
@@ -226,7 +324,11 @@ impl Settings {
             .map(|definition| Listed {
                 name: definition.name.to_string(),
                 value: self.get(definition.name).unwrap_or_default(),
-                default: self.initial.get(definition.name).cloned().unwrap_or_else(|| definition.default.to_string()),
+                default: self
+                    .initial
+                    .get(definition.name)
+                    .cloned()
+                    .unwrap_or_else(|| definition.default.to_string()),
                 description: definition.description.to_string(),
             })
             .collect()
@@ -244,7 +346,9 @@ impl Settings {
 
     fn milliseconds(&self, name: &str) -> Option<Duration> {
         let value = self.get(name).ok()?;
-        parse_milliseconds(&value).filter(|milliseconds| *milliseconds > 0).map(Duration::from_millis)
+        parse_milliseconds(&value)
+            .filter(|milliseconds| *milliseconds > 0)
+            .map(Duration::from_millis)
     }
 
     /// Whether transactions refuse changes.
@@ -261,7 +365,11 @@ impl Settings {
         let words: Vec<&str> = date_style.split(',').map(str::trim).collect();
         TextStyle {
             extra_float_digits: text("extra_float_digits").parse().unwrap_or(1),
-            bytea_output: if text("bytea_output") == "escape" { ByteaOutput::Escape } else { ByteaOutput::Hex },
+            bytea_output: if text("bytea_output") == "escape" {
+                ByteaOutput::Escape
+            } else {
+                ByteaOutput::Hex
+            },
             date_style: match words.first().copied() {
                 Some("sql") => DateStyle::Sql,
                 Some("postgres") => DateStyle::Postgres,
@@ -289,7 +397,10 @@ fn definition(name: &str) -> Option<&'static Definition> {
 }
 
 fn unknown(name: &str) -> SqlError {
-    SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
+    SqlError::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("unrecognized configuration parameter \"{name}\""),
+    )
 }
 
 /// The value in its canonical form.
@@ -308,10 +419,14 @@ fn check(definition: &Definition, value: &str) -> Result<String, SqlError> {
         )),
         Kind::Text => {
             if definition.name == "TimeZone" && TimeZone::parse(value).is_none() {
-                return Err(invalid("Use a name of the IANA time zone database, for example Asia/Seoul."));
+                return Err(invalid(
+                    "Use a name of the IANA time zone database, for example Asia/Seoul.",
+                ));
             }
             if definition.name == "DateStyle" {
-                return date_style(value).ok_or_else(|| invalid("It takes ISO, SQL, Postgres or German, and MDY, DMY or YMD."));
+                return date_style(value).ok_or_else(|| {
+                    invalid("It takes ISO, SQL, Postgres or German, and MDY, DMY or YMD.")
+                });
             }
             Ok(value.to_string())
         }
@@ -322,16 +437,26 @@ fn check(definition: &Definition, value: &str) -> Result<String, SqlError> {
         },
         Kind::Integer { min, max } => match value.trim().parse::<i64>() {
             Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
-            Ok(_) | Err(_) => Err(invalid(&format!("It takes a whole number from {min} to {max}."))),
+            Ok(_) | Err(_) => {
+                Err(invalid(&format!("It takes a whole number from {min} to {max}.")))
+            }
         },
         Kind::Milliseconds => match parse_milliseconds(value) {
             Some(milliseconds) => Ok(milliseconds.to_string()),
-            None => Err(invalid("It takes milliseconds, or a number with the unit ms, s, min, h or d.")),
+            None => {
+                Err(invalid("It takes milliseconds, or a number with the unit ms, s, min, h or d."))
+            }
         },
         Kind::OneOf(words) => words
             .iter()
             .find(|word| word.eq_ignore_ascii_case(value))
-            .map(|word| if definition.name == "client_encoding" { "UTF8".to_string() } else { (*word).to_string() })
+            .map(|word| {
+                if definition.name == "client_encoding" {
+                    "UTF8".to_string()
+                } else {
+                    (*word).to_string()
+                }
+            })
             .ok_or_else(|| invalid(&format!("It takes one of: {}.", words.join(", ")))),
     }
 }
@@ -378,16 +503,26 @@ mod tests {
         let mut settings = Settings::new([]).unwrap();
         settings.set("STATEMENT_timeout", "2s", false).unwrap();
         assert_eq!(settings.statement_timeout(), Some(Duration::from_secs(2)));
-        assert_eq!(settings.set("statement_timeout", "soon", false).unwrap_err().code, SqlState::INVALID_PARAMETER_VALUE);
-        assert_eq!(settings.set("no_such_thing", "1", false).unwrap_err().code, SqlState::UNDEFINED_OBJECT);
-        assert_eq!(settings.set("server_version", "9", false).unwrap_err().code, SqlState::CANT_CHANGE_RUNTIME_PARAM);
+        assert_eq!(
+            settings.set("statement_timeout", "soon", false).unwrap_err().code,
+            SqlState::INVALID_PARAMETER_VALUE
+        );
+        assert_eq!(
+            settings.set("no_such_thing", "1", false).unwrap_err().code,
+            SqlState::UNDEFINED_OBJECT
+        );
+        assert_eq!(
+            settings.set("server_version", "9", false).unwrap_err().code,
+            SqlState::CANT_CHANGE_RUNTIME_PARAM
+        );
         settings.set("myapp.user_id", "7", false).unwrap();
         assert_eq!(settings.get("myapp.user_id").unwrap(), "7");
     }
 
     #[test]
     fn set_local_ends_with_the_transaction_and_is_reported_both_ways() {
-        let mut settings = Settings::new([("application_name".to_string(), "psql".to_string())]).unwrap();
+        let mut settings =
+            Settings::new([("application_name".to_string(), "psql".to_string())]).unwrap();
         settings.set("application_name", "inside", true).unwrap();
         assert_eq!(settings.get("application_name").unwrap(), "inside");
         settings.end_transaction();

@@ -92,7 +92,8 @@ impl SessionTransaction {
             Block::Idle | Block::Failed => self.store.snapshot(),
             Block::Implicit(work) | Block::Explicit(Some(work)) => work.transaction.snapshot(),
             Block::Explicit(none) => {
-                let work = none.insert(Work { transaction: self.store.begin(), locks: HashMap::new() });
+                let work =
+                    none.insert(Work { transaction: self.store.begin(), locks: HashMap::new() });
                 work.transaction.snapshot()
             }
         }
@@ -182,7 +183,11 @@ impl SessionTransaction {
             }
             Block::Failed => return Err(in_failed_block()),
         };
-        let lock = if held { None } else { Some(self.lock(table, holds_others, lock_timeout, cancel).await?) };
+        let lock = if held {
+            None
+        } else {
+            Some(self.lock(table, holds_others, lock_timeout, cancel).await?)
+        };
         let mut block = self.block();
         let begin = || Work { transaction: self.store.begin(), locks: HashMap::new() };
         let work = match &mut *block {
@@ -193,7 +198,9 @@ impl SessionTransaction {
                 *idle = Block::Implicit(begin());
                 match idle {
                     Block::Implicit(work) => work,
-                    Block::Idle | Block::Explicit(_) | Block::Failed => unreachable!("it was just made implicit"),
+                    Block::Idle | Block::Explicit(_) | Block::Failed => {
+                        unreachable!("it was just made implicit")
+                    }
                 }
             }
         };

@@ -1,23 +1,18 @@
 //! Pieces of SQL that are kept as text: a column's default, and the query of a view.
 
 use sqlparser::ast::Expr;
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
-use sqlparser::tokenizer::Token;
 
-use super::error::{ErrorKind, ParseError};
+use super::error::ParseError;
 use super::source::{Source, Tok};
+use super::statement::StatementParser;
 
 /// Parses an expression that a catalog keeps.
 ///
 /// # Errors
 /// Anything that is not one expression.
 pub fn parse_expression(text: &str) -> Result<Expr, ParseError> {
-    let broken = |_| ParseError::new(ErrorKind::Syntax, format!("\"{text}\" is no expression"));
-    let mut parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).map_err(broken)?;
-    let expression = parser.parse_expr().map_err(broken)?;
-    parser.expect_token(&Token::EOF).map_err(broken)?;
-    Ok(expression)
+    let source = Source::new(text)?;
+    StatementParser::new(&source, 0, source.tokens.len()).expression().map(|expression| *expression)
 }
 
 /// The text of the query in `CREATE VIEW name AS query`.
