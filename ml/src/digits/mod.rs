@@ -15,6 +15,9 @@ mod dataset;
 mod pen;
 mod shapes;
 
+#[cfg(test)]
+mod tests;
+
 pub use dataset::{DigitsDataset, DigitsFile, write_dataset};
 
 use pen::{Ink, Point};

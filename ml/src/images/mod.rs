@@ -22,6 +22,9 @@ mod jpeg;
 mod load;
 mod preview;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 pub use decode::{image_bytes, probe};
