@@ -13,11 +13,15 @@
 //! | `x::regclass` | the OID, or the name where it is shown or made text |
 //! | `x::pg_catalog.int4`, `::oid`, `::name`, `::"char"` | standard types |
 //! | `'{a,b}'::text[]`, `= ANY ('{a,b}')` | an array |
+//! | `coalesce(array, '{}')` | the array, or an empty one |
+//! | `x LIKE p ESCAPE '/'` | `x LIKE like_escape(p, '/')` |
 //! | `FROM generate_series(a, b) s`, `unnest(x) s` | `UNNEST(...) s (s)` |
 //! | `c.tableoid`, `c.xmin` | the relation's OID, a constant: system columns of the system's relations |
 //! | `indkey[0]` | `indkey[1]`: vectors of PostgreSQL's catalog count from 0 |
 //!
 //! Items of a SELECT over the catalog that have no name get PostgreSQL's name for them, since clients look for it.
+
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -164,6 +168,16 @@ impl VisitorMut for Adapt {
                 unqualify(&mut function.name);
                 if let Some(rewritten) = array_of_query(function) {
                     *expr = rewritten;
+                } else if self.system
+                    && let Some(rewritten) = or_empty(function)
+                {
+                    *expr = rewritten;
+                }
+            }
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                if let Some(escape) = escape_char.take() {
+                    let old = take(pattern);
+                    **pattern = call("like_escape", vec![old, Expr::Value(escape)]);
                 }
             }
             Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr: inner, data_type, array: false, .. } => {
@@ -351,7 +365,13 @@ fn subscripts(arguments: Vec<Expr>) -> Option<Expr> {
     let [array, dimension] = <[Expr; 2]>::try_from(arguments).ok()?;
     // Vectors of the catalog count from 0.
     let from_zero = matches!(operand_kind(&array), Some(Kind::ListInt2("int2vector") | Kind::ListOid("oidvector")));
-    let length = call("array_length", vec![array, dimension]);
+    let length = Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(call("array_length", vec![array, dimension])),
+        data_type: DataType::BigInt(None),
+        array: false,
+        format: None,
+    };
     Some(if from_zero {
         let last = Expr::BinaryOp { left: Box::new(length), op: BinaryOperator::Minus, right: Box::new(number("1")) };
         call("generate_series", vec![number("0"), last])
@@ -576,6 +596,23 @@ fn array_of_query(function: &mut Function) -> Option<Expr> {
         }
     }
     Some(call(OR_EMPTY, vec![Expr::Subquery(Box::new(query))]))
+}
+
+/// `coalesce(array, '{}')`.
+fn or_empty(function: &mut Function) -> Option<Expr> {
+    if identifiers(&function.name).as_deref() != Some(&["coalesce".to_string()]) {
+        return None;
+    }
+    let FunctionArguments::List(list) = &mut function.args else {
+        return None;
+    };
+    match list.args.as_mut_slice() {
+        [
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(array)),
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(empty)),
+        ] if literal(empty) == Some("{}") => Some(call(OR_EMPTY, vec![take(array)])),
+        _ => None,
+    }
 }
 
 /// A SELECT whose rows are those of its FROM and WHERE.

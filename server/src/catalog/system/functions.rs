@@ -7,11 +7,13 @@
 //! A text where PostgreSQL takes an OID is read as PostgreSQL's implicit cast of a literal reads it: `'16400'` is the number,
 //! `'name'` is looked up where the argument is a `regclass`.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{
     DataType, Field, FieldRef, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
@@ -41,6 +43,8 @@ enum Arg {
     Relation,
     /// Any value.
     Any,
+    /// Any number of further values.
+    Rest,
 }
 
 /// One call: who asks, the values, and the fields that they came from.
@@ -107,16 +111,6 @@ const NONE: &[&[Arg]] = &[&[]];
 const ONE_OID: &[&[Arg]] = &[&[Arg::Int]];
 const ONE_RELATION: &[&[Arg]] = &[&[Arg::Relation]];
 const ONE_TEXT: &[&[Arg]] = &[&[Arg::Text]];
-/// A format and what goes into it.
-const FORMAT: &[&[Arg]] = &[
-    &[Arg::Text],
-    &[Arg::Text, Arg::Any],
-    &[Arg::Text, Arg::Any, Arg::Any],
-    &[Arg::Text, Arg::Any, Arg::Any, Arg::Any],
-    &[Arg::Text, Arg::Any, Arg::Any, Arg::Any, Arg::Any],
-    &[Arg::Text, Arg::Any, Arg::Any, Arg::Any, Arg::Any, Arg::Any],
-];
-
 const DEFINITIONS: &[Definition] = &[
     // The session
     stable("version", NONE, TEXT, |_| Ok(super::version().into())),
@@ -132,6 +126,9 @@ const DEFINITIONS: &[Definition] = &[
     stable("user", NONE, NAME, |call| Ok(call.source.user().into())),
     stable("pg_backend_pid", NONE, Kind::Int4, |call| Ok(call.source.connection_id().into())),
     stable("current_setting", &[&[Arg::Text], &[Arg::Text, Arg::Bool]], TEXT, current_setting),
+    volatile("set_config", &[&[Arg::Text, Arg::Text, Arg::Bool]], TEXT, |call| {
+        Ok(call.source.set(call.text(0), call.text(1), call.bool(2))?.into())
+    }),
     stable("pg_is_in_recovery", NONE, Kind::Bool, |_| Ok(false.into())),
     stable("pg_client_encoding", NONE, NAME, |_| Ok("UTF8".into())),
     stable("getdatabaseencoding", NONE, NAME, |_| Ok("UTF8".into())),
@@ -139,6 +136,8 @@ const DEFINITIONS: &[Definition] = &[
     stable("pg_is_other_temp_schema", ONE_OID, Kind::Bool, |_| Ok(false.into())),
     volatile("txid_current", NONE, Kind::Int8, |_| Ok(next_transaction_id().into())),
     volatile("pg_current_xact_id", NONE, Kind::Int8, |_| Ok(next_transaction_id().into())),
+    // There are no advisory locks, so none is left after this.
+    volatile("pg_advisory_unlock_all", NONE, TEXT, |_| Ok("".into())),
     // Visibility
     stable("pg_table_is_visible", ONE_OID, Kind::Bool, table_is_visible),
     stable("pg_type_is_visible", ONE_OID, Kind::Bool, |call| Ok(types::by_oid(call.int(0)).map(|_| true).into())),
@@ -184,6 +183,7 @@ const DEFINITIONS: &[Definition] = &[
         }
         .into())
     }),
+    stable("like_escape", &[&[Arg::Text, Arg::Text]], TEXT, |call| like_escape(call.text(0), call.text(1))),
     stable("quote_ident", ONE_TEXT, TEXT, |call| Ok(quote_ident(call.text(0)).into())),
     stable("quote_literal", &[&[Arg::Any]], TEXT, |call| Ok(quote_literal(call.values.first()).into())),
     lenient("quote_nullable", &[&[Arg::Any]], TEXT, |call| {
@@ -192,7 +192,7 @@ const DEFINITIONS: &[Definition] = &[
             value => quote_literal(value).into(),
         })
     }),
-    lenient("format", FORMAT, TEXT, format_text),
+    lenient("format", &[&[Arg::Text, Arg::Rest]], TEXT, format_text),
     stable("parse_ident", &[&[Arg::Text], &[Arg::Text, Arg::Bool]], Kind::ListText("text[]"), |call| {
         match parse_ident(call.text(0)) {
             Some(parts) => Ok(parts.into()),
@@ -212,6 +212,7 @@ const DEFINITIONS: &[Definition] = &[
     stable("to_regproc", ONE_TEXT, OID, |call| reg_look_up(call, "regproc")),
     stable("to_regnamespace", ONE_TEXT, OID, |call| reg_look_up(call, "regnamespace")),
     stable("to_regrole", ONE_TEXT, OID, |call| reg_look_up(call, "regrole")),
+    lenient("json_build_object", &[&[Arg::Rest]], Kind::Text("json"), build_object),
     // Definitions
     stable("pg_get_expr", &[&[Arg::Text, Arg::Int], &[Arg::Text, Arg::Int, Arg::Bool]], TEXT, |call| {
         Ok(call.text(0).into())
@@ -377,7 +378,14 @@ impl Hash for SystemFunction {
 impl SystemFunction {
     /// The argument list that takes `count` arguments.
     fn overload(&self, count: usize) -> Option<&'static [Arg]> {
-        self.definition.overloads.iter().find(|arguments| arguments.len() == count).copied()
+        self.definition
+            .overloads
+            .iter()
+            .find(|arguments| match arguments.split_last() {
+                Some((Arg::Rest, fixed)) => count >= fixed.len(),
+                _ => arguments.len() == count,
+            })
+            .copied()
     }
 }
 
@@ -402,7 +410,7 @@ impl ScalarUDFImpl for SystemFunction {
         let Some(arguments) = self.overload(given.len()) else {
             return Err(undefined_function(self.definition.name, given.len()));
         };
-        Ok(arguments.iter().zip(given).map(|(argument, given)| coerced(*argument, given)).collect())
+        Ok(each(arguments).zip(given).map(|(argument, given)| coerced(argument, given)).collect())
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -432,12 +440,12 @@ impl SystemFunction {
             return Ok(Value::Null);
         }
         let mut values = call.values.to_vec();
-        for (kind, value) in kinds.iter().zip(&mut values) {
+        for (kind, value) in each(kinds).zip(&mut values) {
             if let Value::Text(text) = value {
                 match kind {
                     Arg::Int => *value = Value::Int(number(text)?),
                     Arg::Relation => *value = reg_value(&call, "regclass", &Value::Text(text.clone()), true)?,
-                    Arg::Text | Arg::Bool | Arg::Any => {}
+                    Arg::Text | Arg::Bool | Arg::Any | Arg::Rest => {}
                 }
             }
         }
@@ -446,6 +454,11 @@ impl SystemFunction {
         }
         (self.definition.body)(&Call { values: &values, ..call })
     }
+}
+
+/// The arguments of an overload, the last one for ever if there may be more.
+fn each(arguments: &[Arg]) -> impl Iterator<Item = Arg> {
+    arguments.iter().copied().chain(std::iter::repeat(Arg::Rest))
 }
 
 /// The Arrow type that an argument of type `given` is cast to.
@@ -461,7 +474,7 @@ fn coerced(argument: Arg, given: &DataType) -> DataType {
             }
         }
         Arg::Bool => DataType::Boolean,
-        Arg::Any => given.clone(),
+        Arg::Any | Arg::Rest => given.clone(),
     }
 }
 
@@ -689,6 +702,62 @@ fn format_text(call: &Call<'_>) -> Result<Value, SqlError> {
     Ok(text.into())
 }
 
+/// A pattern with another escape character, or none, as one with backslashes.
+fn like_escape(pattern: &str, escape: &str) -> Result<Value, SqlError> {
+    let mut escapes = escape.chars();
+    let escape = escapes.next();
+    if escapes.next().is_some() {
+        return Err(SqlError::new(SqlState::INVALID_ESCAPE_SEQUENCE, "invalid escape string")
+            .with_hint("Escape string must be empty or one character."));
+    }
+    let mut text = String::new();
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        if Some(letter) == escape {
+            text.push('\\');
+            text.extend(letters.next());
+        } else if letter == '\\' {
+            text.push_str("\\\\");
+        } else {
+            text.push(letter);
+        }
+    }
+    Ok(text.into())
+}
+
+/// `json_build_object(key, value, ...)`.
+fn build_object(call: &Call<'_>) -> Result<Value, SqlError> {
+    let mut members = Vec::new();
+    let mut pairs = call.values.chunks_exact(2);
+    for pair in &mut pairs {
+        let Value::Text(key) = plain_text(&pair[0]) else {
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                "argument 1: key must not be null",
+            ));
+        };
+        members.push(format!("{} : {}", serde_json::Value::from(key), json(&pair[1])));
+    }
+    if !pairs.remainder().is_empty() {
+        return Err(SqlError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "argument list must have even number of elements",
+        ));
+    }
+    Ok(format!("{{{}}}", members.join(", ")).into())
+}
+
+fn json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(value) => (*value).into(),
+        Value::Int(value) => (*value).into(),
+        Value::Float(value) => (*value).into(),
+        Value::Text(value) => value.as_str().into(),
+        Value::List(values) => values.iter().map(json).collect(),
+    }
+}
+
 /// The parts of a possibly qualified name: folded where not quoted. `None` if it is no name.
 pub(super) fn parse_ident(text: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
@@ -900,7 +969,7 @@ impl ScalarUDFImpl for SingleRow {
     }
 }
 
-/// A list, empty where it is NULL.
+/// An array, or the text form of one, empty where it is NULL.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OrEmpty {
     signature: Signature,
@@ -924,7 +993,8 @@ impl ScalarUDFImpl for OrEmpty {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments {
             [list @ DataType::List(_)] => Ok(list.clone()),
-            _ => plan_err!("{OR_EMPTY} takes a list"),
+            [text @ DataType::Utf8] => Ok(text.clone()),
+            _ => plan_err!("{OR_EMPTY} takes an array"),
         }
     }
 
@@ -933,6 +1003,10 @@ impl ScalarUDFImpl for OrEmpty {
             return exec_err!("{OR_EMPTY} takes a list");
         };
         let array = list.into_array(args.number_rows)?;
+        if let Some(texts) = array.as_string_opt::<i32>() {
+            let filled: StringArray = texts.iter().map(|text| Some(text.unwrap_or("{}"))).collect();
+            return Ok(ColumnarValue::Array(Arc::new(filled)));
+        }
         let lists = array.as_list::<i32>();
         let DataType::List(item) = lists.data_type() else {
             return exec_err!("{OR_EMPTY} takes a list");

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::SchemaProvider;
+use thanosql_protocol::{SqlError, SqlState};
 
 pub use adapt::adapt;
 pub use correlated::CorrelatedSubqueries;
@@ -94,6 +95,17 @@ pub trait CatalogSource: Send + Sync + Debug {
     fn settings(&self) -> Vec<Setting>;
     /// The session's connection id, which is also its cancel key's process id.
     fn connection_id(&self) -> i32;
+    /// `set_config`: changes a setting, for the transaction alone if `local`, and gives its new value.
+    ///
+    /// # Errors
+    /// What SET would answer; 0A000 where the source cannot change settings.
+    fn set(&self, name: &str, _value: &str, _local: bool) -> Result<String, SqlError> {
+        Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("setting \"{name}\" cannot be changed by set_config"),
+        )
+        .with_hint("Use SET."))
+    }
     /// What a relation takes on disk, where that is known.
     fn relation_bytes(&self, _oid: u32) -> Option<u64> {
         None
@@ -106,6 +118,9 @@ pub trait CatalogSource: Send + Sync + Debug {
 
 /// The PostgreSQL version whose catalog this is.
 pub const SERVER_VERSION: &str = "15.18";
+
+/// The same as a number.
+pub const SERVER_VERSION_NUMBER: &str = "150018";
 
 /// `version()`'s answer. Clients read the number after `PostgreSQL`.
 pub fn version() -> String {

@@ -7,6 +7,8 @@
 //! Rows are made one at a time from [`Value`]s and turned into Arrow columns here, so that those who make rows do not
 //! think about Arrow.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 

@@ -65,7 +65,7 @@ pub(super) fn rows(relation: &Relation, source: &dyn CatalogSource) -> Vec<Row> 
         "pg_operator" => relation.parse_rows(PG_OPERATOR),
         "pg_proc" => relation.parse_rows(PG_PROC),
         "pg_rewrite" => rewrite(source),
-        "pg_settings" => source.settings().iter().map(setting).collect(),
+        "pg_settings" => settings(source).iter().map(setting).collect(),
         "pg_shadow" | "pg_user" => vec![user(source)],
         "pg_stat_activity" => vec![activity(source)],
         "pg_stat_all_tables" | "pg_stat_user_tables" => table_statistics(source),
@@ -318,6 +318,43 @@ fn description() -> Vec<Row> {
     rows
 }
 
+/// Settings of PostgreSQL that nothing here depends on and clients ask for.
+const FIXED_SETTINGS: [(&str, &str, &str); 14] = [
+    ("block_size", "8192", "Preset Options"),
+    ("default_table_access_method", "heap", "Client Connection Defaults / Statement Behavior"),
+    ("default_tablespace", "", "Client Connection Defaults / Statement Behavior"),
+    ("jit", "off", "Query Tuning / Other Planner Options"),
+    ("lc_collate", "C", "Preset Options"),
+    ("lc_ctype", "C", "Preset Options"),
+    ("max_function_args", "100", "Preset Options"),
+    ("max_identifier_length", "63", "Preset Options"),
+    ("max_index_keys", "32", "Preset Options"),
+    ("row_security", "on", "Client Connection Defaults / Statement Behavior"),
+    ("server_encoding", "UTF8", "Preset Options"),
+    ("server_version", super::SERVER_VERSION, "Preset Options"),
+    ("server_version_num", super::SERVER_VERSION_NUMBER, "Preset Options"),
+    ("standard_conforming_strings", "on", "Version and Platform Compatibility / Previous PostgreSQL Versions"),
+];
+
+/// The session's settings and the fixed ones that it does not have.
+fn settings(source: &dyn CatalogSource) -> Vec<Setting> {
+    let mut settings = source.settings();
+    for (name, value, category) in FIXED_SETTINGS {
+        if !settings.iter().any(|setting| setting.name.eq_ignore_ascii_case(name)) {
+            settings.push(Setting {
+                name: name.to_string(),
+                value: value.to_string(),
+                unit: String::new(),
+                category: category.to_string(),
+                description: String::new(),
+                default: value.to_string(),
+            });
+        }
+    }
+    settings.sort_by_key(|setting| setting.name.to_lowercase());
+    settings
+}
+
 fn setting(setting: &Setting) -> Row {
     vec![
         ("name", setting.name.clone().into()),
@@ -361,7 +398,7 @@ fn activity(source: &dyn CatalogSource) -> Row {
 
 /// The value of a setting, by its name in any case.
 pub(super) fn setting_value(source: &dyn CatalogSource, name: &str) -> Option<String> {
-    source.settings().into_iter().find(|setting| setting.name.eq_ignore_ascii_case(name)).map(|setting| setting.value)
+    settings(source).into_iter().find(|setting| setting.name.eq_ignore_ascii_case(name)).map(|setting| setting.value)
 }
 
 fn database_statistics(source: &dyn CatalogSource) -> Row {

@@ -80,6 +80,10 @@ impl CatalogSource for Fake {
     fn connection_id(&self) -> i32 {
         42
     }
+
+    fn set(&self, _: &str, value: &str, _: bool) -> Result<String, SqlError> {
+        Ok(value.to_string())
+    }
 }
 
 fn context() -> SessionContext {
@@ -171,6 +175,21 @@ async fn all_run(file: &str) {
 #[tokio::test]
 async fn every_query_of_psql_runs() {
     all_run(include_str!("testdata/psql.sql")).await;
+}
+
+#[tokio::test]
+async fn every_query_of_sqlalchemy_runs() {
+    all_run(include_str!("testdata/sqlalchemy.sql")).await;
+}
+
+#[tokio::test]
+async fn every_query_of_pgjdbc_runs() {
+    all_run(include_str!("testdata/pgjdbc.sql")).await;
+}
+
+#[tokio::test]
+async fn every_query_of_psycopg_and_asyncpg_runs() {
+    all_run(include_str!("testdata/python_drivers.sql")).await;
 }
 
 /// The rows of the `number`th query that psql sends for a command.

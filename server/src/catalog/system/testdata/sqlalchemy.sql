@@ -4,9 +4,6 @@ select pg_catalog.version();
 -- sqlalchemy 2
 select current_schema();
 
--- sqlalchemy 3
-SAVEPOINT "_pg3_1";
-
 -- sqlalchemy 4
 SELECT
     typname AS name, oid, typarray AS array_oid,
@@ -14,9 +11,6 @@ SELECT
 FROM pg_type t
 WHERE t.oid = to_regtype('hstore')
 ORDER BY t.oid;
-
--- sqlalchemy 5
-RELEASE "_pg3_1";
 
 -- sqlalchemy 6
 select 1;
