@@ -315,7 +315,7 @@ impl<'a> Given<'a> {
         let mut warnings = self.misspelt_variables();
         warnings.extend(data_roots.iter().filter(|root| store.starts_with(root)).map(|root| {
             format!(
-                "the store {} lies inside the data root {}; statements cannot read it there",
+                "the store {} lies inside the data root {}; statements may read files there, keep the two apart",
                 store.display(),
                 root.display()
             )
