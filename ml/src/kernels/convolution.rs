@@ -12,8 +12,10 @@
 //!
 //! There is no dilation and there are no groups; no encoder here has them.
 
+use super::buffers;
 use super::microkernel::{
-    Epilogue, Windows, accumulate_weights, correlate, pack_weights, padded_channels, unpack_weights,
+    Epilogue, WeightLayout, Windows, accumulate_weights, correlate, pack_weights, padded_channels,
+    unpack_weights,
 };
 use super::simd::Instructions;
 use rayon::prelude::*;
@@ -27,6 +29,9 @@ const OUTPUTS_PER_TASK: usize = 256;
 
 /// Partial sums of a weight gradient at most: the bound on its memory.
 const WEIGHT_GRADIENT_PARTS: usize = 16;
+
+/// Values of a weight gradient that one task sums over the parts.
+const VALUES_PER_SUM: usize = 1 << 13;
 
 thread_local! {
     /// A buffer of each thread for images with their borders or gathered windows.
@@ -104,6 +109,20 @@ impl Geometry {
         ((output * self.in_channels + input) * self.kernel[0] + y) * self.kernel[1] + x
     }
 
+    /// Where the weights of the window's positions lie, output channel by output channel.
+    fn weight_layout(&self) -> WeightLayout<impl Fn(usize) -> usize + Sync> {
+        let geometry = *self;
+        WeightLayout {
+            window_length: self.window_length(),
+            channels: self.out_channels,
+            channel_stride: self.window_length(),
+            origin: move |position| {
+                let [y, x, input_channel] = geometry.window_position(position);
+                geometry.weight_index(0, input_channel, y, x)
+            },
+        }
+    }
+
     /// Kernel row, kernel column and input channel of a position in a window.
     fn window_position(&self, position: usize) -> [usize; 3] {
         let tap = position / self.in_channels;
@@ -146,15 +165,7 @@ pub(super) fn forward(
     if output.is_empty() {
         return;
     }
-    let packed = pack_weights(
-        instructions,
-        geometry.window_length(),
-        geometry.out_channels,
-        |position, channel| {
-            let [y, x, input_channel] = geometry.window_position(position);
-            weight[geometry.weight_index(channel, input_channel, y, x)]
-        },
-    );
+    let packed = pack_weights(instructions, weight, &geometry.weight_layout());
     let bias = finish.bias.map(|bias| {
         assert_eq!(bias.len(), geometry.out_channels, "bias");
         let mut padded = bias.to_vec();
@@ -193,6 +204,7 @@ pub(super) fn forward(
             );
         });
     });
+    buffers::give(packed);
 }
 
 /// The gradient of the input from that of the output.
@@ -238,17 +250,19 @@ pub(super) fn input_gradient(
                 continue;
             }
             let segment_length = across.taps.len() * geometry.out_channels;
-            let packed = pack_weights(
-                instructions,
-                down.taps.len() * segment_length,
-                geometry.in_channels,
-                |position, channel| {
+            let taps = geometry.kernel[0] * geometry.kernel[1];
+            let weights = WeightLayout {
+                window_length: down.taps.len() * segment_length,
+                channels: geometry.in_channels,
+                channel_stride: taps,
+                origin: |position: usize| {
                     let tap = position / geometry.out_channels;
                     let (y, x) =
                         (down.taps[tap / across.taps.len()], across.taps[tap % across.taps.len()]);
-                    weight[geometry.weight_index(position % geometry.out_channels, channel, y, x)]
+                    geometry.weight_index(position % geometry.out_channels, 0, y, x)
                 },
-            );
+            };
+            let packed = pack_weights(instructions, weight, &weights);
             let mut origins = Vec::new();
             let mut targets = Vec::new();
             for image in 0..group {
@@ -323,6 +337,7 @@ pub(super) fn input_gradient(
             });
         }
     });
+    phases.into_iter().for_each(|phase| buffers::give(phase.packed));
 }
 
 /// The gradient of the weights from the input and the gradient of the output.
@@ -354,7 +369,8 @@ pub(super) fn weight_gradient(
     let parts: Vec<Vec<f32>> = (0..geometry.batch.div_ceil(part))
         .into_par_iter()
         .map(|index| {
-            let mut sums = vec![0.0; sums_length];
+            let mut sums = buffers::take(sums_length);
+            sums.fill(0.0);
             let images = index * part..((index + 1) * part).min(geometry.batch);
             for first in images.clone().step_by(group) {
                 let last = (first + group).min(images.end);
@@ -376,23 +392,21 @@ pub(super) fn weight_gradient(
             sums
         })
         .collect();
+    // Each value is summed over the parts in their order, so it does not matter how the values are shared out.
     let mut parts = parts.into_iter();
     let mut total = parts.next().expect("a batch that is not empty has a first part");
-    for part in parts {
-        for (sum, value) in total.iter_mut().zip(part) {
-            *sum += value;
+    let parts: Vec<Vec<f32>> = parts.collect();
+    total.par_chunks_mut(VALUES_PER_SUM).enumerate().for_each(|(chunk, total)| {
+        let start = chunk * VALUES_PER_SUM;
+        for part in &parts {
+            for (sum, &value) in total.iter_mut().zip(&part[start..]) {
+                *sum += value;
+            }
         }
-    }
-    unpack_weights(
-        instructions,
-        geometry.window_length(),
-        geometry.out_channels,
-        &total,
-        |position, channel, value| {
-            let [y, x, input_channel] = geometry.window_position(position);
-            weight_gradient[geometry.weight_index(channel, input_channel, y, x)] = value;
-        },
-    );
+    });
+    unpack_weights(instructions, &total, &geometry.weight_layout(), weight_gradient);
+    buffers::give(total);
+    parts.into_iter().for_each(buffers::give);
 }
 
 /// Where the windows of a group of input images lie once they are prepared.

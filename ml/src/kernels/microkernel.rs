@@ -19,7 +19,9 @@
 
 #![allow(unsafe_code)]
 
+use super::buffers;
 use super::simd::{Instructions, Kernel, Lanes};
+use rayon::prelude::*;
 
 /// Where the windows lie in a buffer of input values.
 #[derive(Clone, Copy, Debug)]
@@ -70,44 +72,67 @@ pub(super) fn padded_channels(instructions: Instructions, channels: usize) -> us
     channels.next_multiple_of(instructions.width())
 }
 
+/// Where a weight lies in an array: `origin(position in the window) + channel * channel_stride`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WeightLayout<F> {
+    /// Positions in a window.
+    pub(super) window_length: usize,
+    /// Channels that a window is correlated into.
+    pub(super) channels: usize,
+    /// Distance from one such channel to the next.
+    pub(super) channel_stride: usize,
+    /// Where the weight of a position and the first channel lies.
+    pub(super) origin: F,
+}
+
 /// Packs weights for [`correlate`]: panels of two vectors of output channels (the last may have one), and in each panel the
-/// values of the window one after another. `weight_at(position in the window, channel)` gives each weight.
+/// values of the window one after another.
 pub(super) fn pack_weights(
     instructions: Instructions,
-    window_length: usize,
-    channels: usize,
-    weight_at: impl Fn(usize, usize) -> f32,
+    weights: &[f32],
+    layout: &WeightLayout<impl Fn(usize) -> usize + Sync>,
 ) -> Vec<f32> {
     let width = instructions.width();
-    let padded = padded_channels(instructions, channels);
-    let mut packed = Vec::with_capacity(window_length * padded);
-    for first in (0..padded).step_by(2 * width) {
-        let last = (first + 2 * width).min(padded);
-        for position in 0..window_length {
-            packed.extend((first..last).map(|channel| {
-                if channel < channels { weight_at(position, channel) } else { 0.0 }
-            }));
-        }
-    }
+    let padded = padded_channels(instructions, layout.channels);
+    let mut packed = buffers::take(layout.window_length * padded);
+    packed.par_chunks_mut(layout.window_length * 2 * width).enumerate().for_each(
+        |(index, panel)| {
+            let first = index * 2 * width;
+            let panel_width = (2 * width).min(padded - first);
+            let live = panel_width.min(layout.channels - first);
+            for (position, row) in panel.chunks_exact_mut(panel_width).enumerate() {
+                let origin = (layout.origin)(position) + first * layout.channel_stride;
+                let (row, rest) = row.split_at_mut(live);
+                for (target, &weight) in
+                    row.iter_mut().zip(weights[origin..].iter().step_by(layout.channel_stride))
+                {
+                    *target = weight;
+                }
+                rest.fill(0.0);
+            }
+        },
+    );
     packed
 }
 
-/// Reads a gradient that [`accumulate_weights`] has summed, in the layout of [`pack_weights`].
+/// Writes a gradient that [`accumulate_weights`] has summed, in the layout of [`pack_weights`], to its place in `weights`.
 pub(super) fn unpack_weights(
     instructions: Instructions,
-    window_length: usize,
-    channels: usize,
     packed: &[f32],
-    mut take: impl FnMut(usize, usize, f32),
+    layout: &WeightLayout<impl Fn(usize) -> usize>,
+    weights: &mut [f32],
 ) {
     let width = instructions.width();
-    let padded = padded_channels(instructions, channels);
+    let padded = padded_channels(instructions, layout.channels);
     for first in (0..padded).step_by(2 * width) {
         let panel_width = (2 * width).min(padded - first);
-        let panel = &packed[first * window_length..][..panel_width * window_length];
+        let live = panel_width.min(layout.channels - first);
+        let panel = &packed[first * layout.window_length..][..panel_width * layout.window_length];
         for (position, row) in panel.chunks_exact(panel_width).enumerate() {
-            for (channel, &value) in (first..channels).zip(row) {
-                take(position, channel, value);
+            let origin = (layout.origin)(position) + first * layout.channel_stride;
+            let targets = weights[origin..].iter_mut().step_by(layout.channel_stride);
+            for (target, &value) in targets.zip(&row[..live]) {
+                *target = value;
             }
         }
     }
