@@ -57,10 +57,8 @@ pub(crate) fn commit(store: &StoreInner, base: &CatalogState, mut pending: Pendi
         let mut head = store.head.lock().unwrap_or_else(PoisonError::into_inner);
         let mut draft = Draft::of(&store.core, &head.state);
         draft.change(base, &pending)?;
-        draft.changes.put(
-            &Key::Counter(Counter::Oid),
-            &store.next_oid.load(Ordering::Relaxed).to_le_bytes(),
-        );
+        let next_oid = u64::from(store.next_oid.load(Ordering::Relaxed));
+        draft.changes.put(&Key::Counter(Counter::Oid), &next_oid.to_le_bytes());
         let state = Arc::new(draft.apply()?);
         head.state = Arc::clone(&state);
         head.sequence += 1;

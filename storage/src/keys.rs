@@ -34,6 +34,8 @@ pub(crate) enum Counter {
     Unit,
     /// Ids of jobs.
     Job,
+    /// Flushes; see [`crate::witness`].
+    Flush,
 }
 
 /// Every key of the store.
@@ -134,6 +136,7 @@ impl Key {
                     Counter::Oid => 0,
                     Counter::Unit => 1,
                     Counter::Job => 2,
+                    Counter::Flush => 3,
                 });
             }
             Key::Manifest(oid) => tagged(&mut bytes, MANIFEST, &oid.to_be_bytes()),

@@ -63,6 +63,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod witness;
 
 pub use error::{ObjectKind, Result, StorageError};
 pub use models::ModelEntry;
@@ -131,10 +132,10 @@ impl Store {
     pub fn open(path: &Path, options: StoreOptions) -> Result<Store> {
         let kv = Arc::new(Kv::open(path, options.sled_cache_bytes)?);
         format::check(&kv)?;
-        let next_unit = counter(&kv, Counter::Unit)?;
-        let next_oid = u32::try_from(counter(&kv, Counter::Oid)?.max(u64::from(FIRST_OID)))
+        let next_unit = kv.counter(Counter::Unit)?;
+        let next_oid = u32::try_from(kv.counter(Counter::Oid)?.max(u64::from(FIRST_OID)))
             .map_err(|_| StorageError::corrupt("the counter of object ids is out of range"))?;
-        let next_job = jobs::next_job_id(counter(&kv, Counter::Job)?.max(1), last_job(&kv)?)?;
+        let next_job = jobs::next_job_id(kv.counter(Counter::Job)?.max(1), last_job(&kv)?)?;
 
         let (sweeper, sweeper_thread) = Sweeper::start(Arc::clone(&kv))?;
         let core = Arc::new(Core::new(
@@ -241,23 +242,6 @@ impl Drop for StoreInner {
     }
 }
 
-fn counter(kv: &Kv, counter: Counter) -> Result<u64> {
-    match kv.get(&Key::Counter(counter))? {
-        None => Ok(0),
-        Some(record) => number(&record, || format!("the counter {counter:?}")),
-    }
-}
-
-/// A little-endian number of up to eight bytes.
-fn number(bytes: &[u8], name: impl Fn() -> String) -> Result<u64> {
-    let mut number = [0; 8];
-    match number.get_mut(..bytes.len()) {
-        Some(low) => low.copy_from_slice(bytes),
-        None => return Err(StorageError::corrupt(format!("{} is not a number", name()))),
-    }
-    Ok(u64::from_le_bytes(number))
-}
-
 fn last_job(kv: &Kv) -> Result<Option<u64>> {
     let mut last = None;
     for (key, _) in kv.scan(Family::Jobs)? {
@@ -353,7 +337,9 @@ fn load(core: &Arc<Core>) -> Result<CatalogState> {
     }
     for (key, bytes) in kv.scan(Family::ModelVersions)? {
         if let Key::ModelVersion(name) = key {
-            let version = number(&bytes, || format!("the version of model \"{name}\""))?;
+            let version = <[u8; 8]>::try_from(&*bytes).map(u64::from_le_bytes).map_err(|_| {
+                StorageError::corrupt(format!("the version of model \"{name}\" is not a number"))
+            })?;
             state.model_versions.insert(name, version);
         }
     }
