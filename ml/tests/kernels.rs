@@ -55,7 +55,9 @@ fn channels_first(x: Tensor<4>) -> Tensor<4> {
 }
 
 /// Batch, in and out channels, height and width, kernel, stride, padding.
-const SHAPES: [(usize, [usize; 2], [usize; 2], usize, usize, usize); 9] = [
+type Shape = (usize, [usize; 2], [usize; 2], usize, usize, usize);
+
+const SHAPES: [Shape; 9] = [
     (2, [3, 5], [7, 6], 3, 1, 1),
     (1, [1, 32], [28, 28], 3, 2, 1),
     (3, [16, 16], [9, 9], 3, 2, 1),
@@ -155,11 +157,11 @@ fn batch_normalisation_agrees_with_its_formula_forward_and_backward() {
 /// A residual block in `f64`, straight from its definition, for finite differences: convolution, normalisation, ReLU, convolution,
 /// normalisation, the block's input, ReLU. Returns the sum of the result's products with `direction`.
 mod block {
-    pub const BATCH: usize = 3;
-    pub const SIZE: usize = 4;
-    pub const CHANNELS: usize = 5;
+    pub(crate) const BATCH: usize = 3;
+    pub(crate) const SIZE: usize = 4;
+    pub(crate) const CHANNELS: usize = 5;
 
-    pub fn loss(parameters: &[Vec<f64>; 7], direction: &[f64]) -> f64 {
+    pub(crate) fn loss(parameters: &[Vec<f64>; 7], direction: &[f64]) -> f64 {
         let [x, weight1, gamma1, beta1, weight2, gamma2, beta2] = parameters;
         let y = normalise(&convolve(x, weight1), gamma1, beta1, None);
         let z = normalise(&convolve(&y, weight2), gamma2, beta2, Some(x));

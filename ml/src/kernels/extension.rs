@@ -105,7 +105,9 @@ impl ResidualKernels for Flex {
         let x = in_order(x);
         let output = convolve(&geometry, &x, &in_order(weight), finish);
         recycle(x);
-        residual.map(recycle);
+        if let Some(residual) = residual {
+            recycle(residual);
+        }
         output
     }
 

@@ -18,6 +18,10 @@
 //! the first access, that the largest of each lies inside its slice.
 
 #![allow(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "register tiles are indexed by constants once the loops are unrolled"
+)]
 
 use super::buffers;
 use super::simd::{Instructions, Kernel, Lanes};
