@@ -20,7 +20,7 @@ use super::statement::StatementParser;
 use super::suggest::closest;
 
 /// How deeply sqlparser may nest.
-const MAX_DEPTH: usize = 100;
+const MAX_DEPTH: usize = 64;
 
 /// The words that a statement of PostgreSQL starts with and that reach sqlparser, which knows many more of other databases.
 const VERBS: &[&str] = &[
@@ -121,6 +121,7 @@ impl StatementParser<'_> {
     pub(super) fn sql_statement(&mut self) -> Result<Statement, ParseError> {
         let (start, mut end) = (self.at, self.end);
         self.check_verb()?;
+        self.check_explained()?;
         if let Some(ast) = self.statement_in_other_words()? {
             return Ok(sql(ast, Vec::new(), true));
         }
@@ -139,6 +140,7 @@ impl StatementParser<'_> {
             tokens.extend(self.source.tokens[header.clauses.clone()].iter().map(Tok::to_sqlparser));
             match header.columns {
                 None => self.rewrite(header.clauses.end, end, query, &mut tokens, &mut embedded)?,
+                Some(_) if header.clauses.end >= end => return Err(self.source.near(end)),
                 Some(columns) => {
                     let span = self.source.tokens[header.clauses.end].span;
                     select_from(span, &mut tokens);
@@ -434,6 +436,28 @@ impl StatementParser<'_> {
         Ok(Some(ast))
     }
 
+    /// EXPLAIN of EXPLAIN and PREPARE of PREPARE are no statements, and sqlparser would nest in them without a bound.
+    fn check_explained(&self) -> Result<(), ParseError> {
+        let mut part = self.fork(self.at, self.end);
+        if part.is_keyword(0, "explain") {
+            part.explain_options();
+        }
+        if part.is_keyword(0, "prepare") {
+            let query = part.find_outside(part.at, "as").map_or(part.end, |index| index + 1);
+            part.at = query;
+        }
+        // Their bodies nest in the same way, and nothing here would run them.
+        if let Some(kind) = ["procedure", "trigger"].iter().find(|kind| {
+            part.is_keyword(0, "create") && (1..=3).any(|ahead| part.is_keyword(ahead, kind))
+        }) {
+            let message = format!("CREATE {} is not supported", kind.to_ascii_uppercase());
+            return Err(ParseError::new(ErrorKind::Unsupported, message).at(part.position()));
+        }
+        let nests =
+            part.at > self.at && (part.is_keyword(0, "explain") || part.is_keyword(0, "prepare"));
+        if nests { Err(self.source.near(part.at)) } else { Ok(()) }
+    }
+
     fn check_verb(&self) -> Result<(), ParseError> {
         let Some(token) = self.peek(0) else { return Err(self.unexpected()) };
         let Some(verb) = token.keyword().map(str::to_ascii_lowercase) else {
@@ -462,7 +486,8 @@ impl StatementParser<'_> {
         end: usize,
         parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>,
     ) -> Result<T, ParseError> {
-        let mut parser = Parser::new(&Postgres)
+        let dialect = Postgres::for_tokens(tokens.len());
+        let mut parser = Parser::new(&dialect)
             .with_recursion_limit(MAX_DEPTH)
             .with_tokens_with_locations(tokens);
         let parsed = parse(&mut parser);

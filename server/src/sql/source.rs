@@ -21,7 +21,10 @@ const MAX_PARAMETERS: usize = 65_535;
 ///
 /// A chain such as `a OR b OR c` becomes a tree as deep as the chain is long, and trees are dropped, copied and
 /// compared by recursion. This bounds their depth, so that no statement can exhaust a thread's stack.
-const MAX_CHAIN: usize = 10_000;
+const MAX_CHAIN: usize = 4_000;
+
+/// How many tokens a UNION, INTERSECT or EXCEPT counts for: its branch of the tree takes several times the stack.
+const SET_OPERATOR_WEIGHT: usize = 8;
 
 /// How much of the script an error message repeats.
 const MAX_NEAR: usize = 100;
@@ -108,7 +111,8 @@ pub fn position_of(location: Location, script: &str) -> Option<usize> {
 impl Source {
     pub(super) fn new(text: &str) -> Result<Source, ParseError> {
         let mut raw = Vec::new();
-        let outcome = Tokenizer::new(&Postgres, text).tokenize_with_location_into_buf(&mut raw);
+        let outcome = Tokenizer::new(&Postgres::for_tokens(0), text)
+            .tokenize_with_location_into_buf(&mut raw);
         let mut places = Places::new(text);
         let mut tokens: Vec<Tok> = Vec::with_capacity(raw.len() / 2 + 1);
         // Whether the space before the token at hand holds a new line, which joins strings.
@@ -300,8 +304,8 @@ fn pair(tokens: &mut [Tok]) -> Result<(), ParseError> {
             level.chain += 1;
             total += 1;
             if ["union", "intersect", "except"].iter().any(|set| tokens[index].is_keyword(set)) {
-                level.set_operators += 1;
-                total += 1;
+                level.set_operators += SET_OPERATOR_WEIGHT;
+                total += SET_OPERATOR_WEIGHT;
             }
             if matches!(tokens[index].token, Token::LParen | Token::LBracket) {
                 levels.push(Level { opened_at: index, chain: 0, set_operators: 0 });

@@ -1,5 +1,7 @@
 //! Row statements wherever a query may stand, and the places of what is found there.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use sqlparser::ast::Spanned;
 
 use super::super::{CopyDirection, RowStatement, Statement, parse_query, position_of};
@@ -125,7 +127,10 @@ fn row_statements_stand_in_row_statements() {
                 RowStatement::Search(search) => &search.body,
                 RowStatement::Convert(convert) => &convert.body,
                 other => {
-                    return assert!(matches!(other, RowStatement::List(_) | RowStatement::ShowJobs));
+                    return assert!(matches!(
+                        other,
+                        RowStatement::List(_) | RowStatement::ShowJobs
+                    ));
                 }
             };
             collect(&body.embedded, names);

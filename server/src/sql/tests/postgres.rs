@@ -10,20 +10,19 @@ use super::{one, parse, shape, sql};
 fn words_of_thanosql_are_names_in_postgres() {
     let statements = [
         "SELECT convert, search, list, print, function, model, job, image FROM model, job AS jobs",
-        "SELECT convert('a', 'b'), list(1), search FROM convert JOIN search USING (id)",
-        "SELECT * FROM (search) AS s",
+        "SELECT convert('a', 'b'), list(1), search FROM convert JOIN search USING(id)",
         "SELECT * FROM (list JOIN model ON true)",
-        "SELECT * FROM (search AS image JOIN b USING (a))",
+        "SELECT * FROM (search AS image JOIN b USING(a))",
         "CREATE TABLE model (search INT, list TEXT, print TEXT, convert BIGINT)",
         "INSERT INTO model (search, list) VALUES (1, 'a')",
         "DELETE FROM model WHERE job = 1",
         "DROP TABLE model",
         "UPDATE model SET search = 1",
         "SELECT model.name FROM model",
-        "CREATE VIEW v AS SELECT * FROM a JOIN b AS convert USING (id)",
-        "INSERT INTO t SELECT * FROM a JOIN b convert USING (id)",
+        "CREATE VIEW v AS SELECT * FROM a JOIN b AS convert USING(id)",
+        "INSERT INTO t SELECT * FROM a JOIN b convert USING(id)",
         "SELECT a AS build, b AS fit, c AS options FROM t AS upload",
-        "CREATE INDEX i ON t USING hnsw(e vector_cosine_ops) WITH (m = 16)",
+        "CREATE INDEX i ON t USING hnsw (e vector_cosine_ops) WITH (m = 16)",
     ];
     for text in statements {
         let parsed = sql(text);

@@ -53,6 +53,7 @@ fn check(text: &str) {
     let started = Instant::now();
     match parse_script(text) {
         Ok(statements) => {
+            assert!(statements.clone() == statements);
             for statement in statements {
                 let start: usize = text.chars().take(statement.offset).map(char::len_utf8).sum();
                 assert!(text[start..].starts_with(&statement.text), "{text:?}");
@@ -151,6 +152,13 @@ fn deep_nesting_is_refused_and_never_slow() {
         ("", "with x as (", "select 1", ") select 1"),
         ("", "values ((", "values (1)", "))"),
         ("", "explain ", "select 1", ""),
+        ("", "prepare p as ", "select 1", ""),
+        ("", "explain analyze prepare p as ", "select 1", ""),
+        ("", "begin ", "select 1", " end"),
+        ("", "create procedure p as begin ", "select 1", " end"),
+        ("", "create trigger t before insert on t begin ", "select 1", " end"),
+        ("create table t (a ", "check (", "1", ")"),
+        ("alter table t add ", "check (", "1", ")"),
         ("", "SELECT * FROM (SEARCH IMAGE images='a' USING m AS ", "t", ")"),
         ("", "SEARCH IMAGE images='a' USING m AS ", "t", ""),
         ("", "PRINT IMAGE AS (", "t", ")"),
@@ -180,18 +188,28 @@ fn long_chains_are_bounded() {
     ];
     for chain in chains {
         check(&format!("SELECT {}1", chain.repeat(1_000)));
+        // `- - 1` nests, and names do not end in a number.
+        let bounded = chain == "- " || chain == "a.";
+        assert!(
+            bounded || parse_script(&format!("SELECT {}1", chain.repeat(300))).is_ok(),
+            "{chain}"
+        );
         let text = format!("SELECT {}1", chain.repeat(100_000));
         assert_eq!(parse_script(&text).unwrap_err().kind, ErrorKind::TooComplex, "{chain}");
     }
     let postfix = format!("SELECT 1::int{}", "[]".repeat(100_000));
     assert_eq!(parse_script(&postfix).unwrap_err().kind, ErrorKind::TooComplex);
     // The longest that is let through must not overflow the small stack of a test when it is copied, compared and dropped.
-    for chain in ["1 +", "a OR", "1 UNION SELECT"] {
-        let words = chain.split(' ').count() + usize::from(chain.contains("UNION"));
-        let text = format!("SELECT {} 1", format!("{chain} ").repeat(9_990 / words));
-        let parsed = parse_script(&text).unwrap();
-        assert_eq!(parsed.clone(), parsed);
-        assert!(format!("{parsed:?}").len() > text.len());
+    for chain in ["1 + ", "a OR ", "1 UNION SELECT ", "1, 2 UNION SELECT ", "NOT a IS NULL AND "] {
+        let script = |times: usize| format!("SELECT {} 1", chain.repeat(times));
+        let (mut passes, mut fails) = (1, 4_000);
+        while fails - passes > 1 {
+            let times = (passes + fails) / 2;
+            if parse_script(&script(times)).is_ok() { passes = times } else { fails = times }
+        }
+        let longest = parse_script(&script(passes)).unwrap();
+        assert!(longest[0].text.len() > 3_000, "{chain}");
+        assert!(longest.clone() == longest);
     }
 }
 
