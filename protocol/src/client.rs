@@ -127,10 +127,6 @@ impl Client {
         self.notice_sender.clone()
     }
 
-    pub(crate) fn registration(&self) -> &Registration {
-        &self.registration
-    }
-
     /// From now on a CancelRequest pulls this token.
     pub(crate) fn start(&self, cancel: &CancellationToken) {
         self.registration.set_running(Some(cancel.clone()));

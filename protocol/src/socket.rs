@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -44,11 +43,6 @@ impl SharedStream {
                 Err(_) => return,
             }
         }
-    }
-
-    /// Whether [`SharedStream::gone`] would return at once.
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(self.0.ready(Interest::READABLE).now_or_never(), Some(Ok(ready)) if ready.is_read_closed())
     }
 }
 

@@ -4,6 +4,8 @@
 //! pgvector's (a 16-bit length, 16 unused bits, float4s). What has no binary form of its own here is sent as its text,
 //! which is what `text` does.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::sync::Arc;
 
 use arrow::array::{

@@ -362,24 +362,26 @@ pub(crate) fn parse_interval(text: &str) -> Option<Interval> {
             sum.add(months, "month")?;
             continue;
         }
-        let digits_end =
-            word.find(|character: char| character.is_ascii_alphabetic()).unwrap_or(word.len());
-        let number = Number::parse(&word[..digits_end])?;
-        let unit = match &word[digits_end..] {
-            "" => match words.peek() {
-                Some(next)
-                    if next.starts_with(|character: char| character.is_ascii_alphabetic()) =>
-                {
-                    words.next().unwrap_or_default()
-                }
+        // `1h30m` is one word of several parts.
+        let mut parts = word;
+        while !parts.is_empty() {
+            let is_letter = |character: char| character.is_ascii_alphabetic();
+            let digits_end = parts.find(is_letter).unwrap_or(parts.len());
+            let (digits, after) = parts.split_at(digits_end);
+            let unit_end = after.find(|character| !is_letter(character)).unwrap_or(after.len());
+            let (unit, rest) = after.split_at(unit_end);
+            let number = Number::parse(digits)?;
+            let unit = match (unit, words.peek()) {
                 // A number before a time is days; a lone one is seconds.
-                Some(next) if next.contains(':') => "day",
-                Some(_) => return None,
-                None => "second",
-            },
-            unit => unit,
-        };
-        sum.add(number, singular(unit))?;
+                ("", Some(next)) if next.starts_with(is_letter) => words.next().unwrap_or_default(),
+                ("", Some(next)) if next.contains(':') => "day",
+                ("", Some(_)) => return None,
+                ("", None) => "second",
+                (unit, _) => unit,
+            };
+            sum.add(number, singular(unit))?;
+            parts = rest;
+        }
     }
     if ago {
         sum = Sum { months: -sum.months, days: -sum.days, micros: -sum.micros };

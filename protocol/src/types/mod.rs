@@ -22,6 +22,8 @@ mod binary;
 mod calendar;
 mod catalog;
 mod interval;
+#[cfg(test)]
+mod known_values;
 mod parse;
 mod style;
 mod text;

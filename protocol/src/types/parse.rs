@@ -703,7 +703,8 @@ fn parse_time(text: &str) -> Option<(i64, &str)> {
     let [mut hour, minute, second] = fields;
     let after = rest.trim_start();
     for (suffix, afternoon) in [("am", false), ("pm", true)] {
-        if after.get(..2).is_some_and(|word| word.eq_ignore_ascii_case(suffix)) {
+        let word = after.get(..2).is_some_and(|word| word.eq_ignore_ascii_case(suffix));
+        if word && !after[2..].starts_with(|next: char| next.is_alphabetic()) {
             if !(1..=12).contains(&hour) {
                 return None;
             }

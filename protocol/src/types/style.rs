@@ -142,14 +142,6 @@ impl TimeZone {
         };
         local.checked_sub_signed(chrono::TimeDelta::seconds(i64::from(offset)))
     }
-
-    /// The zone's abbreviation at this moment (`KST`), or its offset where it has none.
-    pub(crate) fn abbreviation(&self, utc: NaiveDateTime) -> String {
-        if self.name.eq_ignore_ascii_case("utc") || self.name.eq_ignore_ascii_case("gmt") {
-            return self.name.to_ascii_uppercase();
-        }
-        self.zone.from_utc_datetime(&utc).format("%Z").to_string()
-    }
 }
 
 /// `asia/seoul` as `Asia/Seoul`: the IANA names start each word with a capital.

@@ -3,6 +3,8 @@
 //! Text is written straight into the output buffer, value by value, because it is the form that psql and most drivers
 //! ask for. Kinds of Arrow arrays that stand for no PostgreSQL type (maps, unions) are shown as Arrow shows them.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::fmt::Write;
 
 use arrow::array::{Array, ArrayRef, AsArray, downcast_dictionary_array};
@@ -583,11 +585,15 @@ fn write_timestamp(timestamp: Moment, with_zone: bool, style: &TextStyle, out: &
     }
     if with_zone {
         match style.date_style {
-            DateStyle::Iso => write_offset(offset, out),
-            DateStyle::Sql | DateStyle::German | DateStyle::Postgres => {
-                let abbreviation =
-                    utc.map_or_else(|| "UTC".to_owned(), |utc| style.time_zone.abbreviation(utc));
-                let _ = write!(out, " {abbreviation}");
+            // The abbreviations of other zones (`PST`) are not known here; PostgreSQL too writes the offset of a zone that
+            // has none.
+            DateStyle::Sql | DateStyle::German | DateStyle::Postgres
+                if style.time_zone.is_utc() =>
+            {
+                out.put_slice(b" UTC");
+            }
+            DateStyle::Iso | DateStyle::Sql | DateStyle::German | DateStyle::Postgres => {
+                write_offset(offset, out);
             }
         }
     }
