@@ -176,7 +176,8 @@ impl Network {
     fn new(widths: &[usize], stem_stride: usize, device: &Device) -> Network {
         let learned = device.is_autodiff();
         let unit = |inputs: usize, outputs: usize, kernel: usize, stride: usize| Unit {
-            weight: (random([outputs, inputs, kernel, kernel], device) * 0.1).set_require_grad(learned),
+            weight: (random([outputs, inputs, kernel, kernel], device) * 0.1)
+                .set_require_grad(learned),
             gamma: Tensor::ones([outputs], device).set_require_grad(learned),
             beta: Tensor::zeros([outputs], device).set_require_grad(learned),
             options: Convolution { stride: [stride; 2], padding: [kernel / 2; 2] },
