@@ -93,14 +93,14 @@ async fn malformed_login_messages_are_refused() {
         client.send(&startup(3 << 16, &[("user", "anna")])).await;
         assert_eq!(client.messages(1).await, ["R \\x00\\x00\\x00\\nSCRAM-SHA-256\\x00\\x00"]);
         client.send(&message(b'p', body)).await;
-        let mut answer = client.answer().await;
+        let mut answer = client.messages(1).await;
         if answer[0].starts_with("R ") {
             // An empty nonce is a matter of taste; the proof cannot be right in any case.
-            client.try_send(&message(b'p', b"c=biws,r=x,p=AAAA")).await;
-            answer.remove(0);
+            client.send(&message(b'p', b"c=biws,r=x,p=AAAA")).await;
+            answer = client.messages(1).await;
         }
-        assert_eq!(code_of(&answer[0]), code, "{answer:?}");
-        assert_eq!(answer[1], "closed");
+        assert_eq!(code_of(&answer[0]), code, "{body:?}: {answer:?}");
+        assert_eq!(client.answer().await, ["closed"]);
     }
     // Statements before the login are nothing but a violation.
     let mut client = RawClient::silent(server.address).await;

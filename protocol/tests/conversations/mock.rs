@@ -275,7 +275,11 @@ impl Session for MockSession {
                     types::parse_text(&pair[1].replace('_', " "), field.data_type())
                 });
                 let arrays: Vec<ArrayRef> = arrays.collect::<Result<_, _>>()?;
-                let schema = Arc::new(Schema::new(fields));
+                let actual = fields
+                    .iter()
+                    .zip(&arrays)
+                    .map(|(field, array)| field.clone().with_data_type(array.data_type().clone()));
+                let schema = Arc::new(Schema::new(actual.collect::<Vec<_>>()));
                 let batch = RecordBatch::try_new(schema.clone(), arrays).unwrap();
                 Ok(rows(schema, stream::iter([Ok(batch)]).boxed()))
             }

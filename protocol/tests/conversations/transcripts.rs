@@ -64,7 +64,7 @@ async fn simple_queries() {
     assert_eq!(
         client.query("values int4 1 text a_b bool t vector [1,2]").await,
         [
-            "T [?column?:23:4:-1:0|?column?:25:-1:-1:0|?column?:16:1:-1:0|?column?:16385:-1:-1:0]",
+            "T [?column?:23:4:-1:0|?column?:25:-1:-1:0|?column?:16:1:-1:0|?column?:16385:-1:2:0]",
             "D [1|a b|t|[1,2]]",
             "C SELECT 1",
             "Z I",
