@@ -27,9 +27,9 @@ python=${THANOSQL_TEST_PYTHON:-}
 if [ -z "$python" ]; then
     environment="${XDG_CACHE_HOME:-$HOME/.cache}/thanosql-test-python"
     python="$environment/bin/python"
-    if ! "$python" -c 'import psycopg' 2>/dev/null; then
-        python3 -m venv "$environment" && "$environment/bin/pip" install --quiet 'psycopg[binary]' \
-            || { echo "cannot install psycopg"; exit 1; }
+    if ! "$python" -c 'import psycopg, yaml' 2>/dev/null; then
+        python3 -m venv "$environment" && "$environment/bin/pip" install --quiet 'psycopg[binary]' pyyaml \
+            || { echo "cannot install psycopg and pyyaml"; exit 1; }
     fi
 fi
 export THANOSQL_TEST_PYTHON="$python"
