@@ -88,12 +88,31 @@ pub trait Session: Send {
     /// Settings that changed since the last call and that clients want to hear of (ParameterStatus).
     fn take_parameter_changes(&mut self) -> Vec<(String, String)>;
 
+    /// What SQL has closed since the last call (DEALLOCATE, DISCARD ALL, CLOSE ALL): the names of prepared statements and
+    /// portals of the extended protocol are kept by the connection. A name that is not known is left alone.
+    fn take_closed(&mut self) -> Vec<Closed> {
+        Vec::new()
+    }
+
     /// The settings that every client hears of at login: server_version, server_encoding, client_encoding, DateStyle,
     /// IntervalStyle, TimeZone, integer_datetimes, standard_conforming_strings and so on.
     fn initial_parameters(&self) -> Vec<(String, String)>;
 
     /// How values are written as text now.
     fn text_style(&self) -> TextStyle;
+}
+
+/// Something of the extended protocol that a statement has closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// One prepared statement.
+    Statement(String),
+    /// All prepared statements.
+    AllStatements,
+    /// One portal.
+    Portal(String),
+    /// All portals.
+    AllPortals,
 }
 
 /// What a statement takes and gives.

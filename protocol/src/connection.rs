@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::backend::{
-    CopySink, Description, Response, RowStream, RowsTag, Session, Statement, StatementContext,
-    TransactionStatus,
+    Closed, CopySink, Description, Response, RowStream, RowsTag, Session, Statement,
+    StatementContext, TransactionStatus,
 };
 use crate::client::{Client, Failure, guarded};
 use crate::copy::{CopyEncoder, CopyOutOptions};
@@ -217,6 +217,18 @@ impl Connection {
         self.ready().await
     }
 
+    /// Forgets the names that the session's statement has closed.
+    fn close_names(&mut self) {
+        for closed in self.session.take_closed() {
+            match closed {
+                Closed::Statement(name) => drop(self.statements.remove(&name)),
+                Closed::AllStatements => self.statements.clear(),
+                Closed::Portal(name) => drop(self.portals.remove(&name)),
+                Closed::AllPortals => self.portals.clear(),
+            }
+        }
+    }
+
     // The simple protocol.
 
     async fn query(&mut self, sql: &str) -> Result<(), Failure> {
@@ -268,6 +280,7 @@ impl Connection {
         if last {
             self.client.complete(self.session.finish(true)).await?;
         }
+        self.close_names();
         self.client.wire.put(&CommandComplete::new(tag));
         Ok(Ended { rows })
     }
@@ -530,6 +543,7 @@ impl Connection {
                 self.copy_out(&schema, rows, options, cancel).await?
             }
         };
+        self.close_names();
         self.client.wire.put(&CommandComplete::new(tag));
         Ok(Started::Done(Ended { rows }))
     }

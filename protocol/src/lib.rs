@@ -34,7 +34,7 @@ pub mod types;
 mod wire;
 
 pub use backend::{
-    Backend, ClientIdentity, CopySink, Description, Response, RowStream, RowsTag, Session,
+    Backend, ClientIdentity, Closed, CopySink, Description, Response, RowStream, RowsTag, Session,
     Statement, StatementContext, TransactionStatus,
 };
 pub use copy::{CopyFormat, CopyOutOptions, ForceQuote};

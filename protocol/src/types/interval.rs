@@ -260,7 +260,7 @@ impl Sum {
             "decade" | "dec" => self.add_months(number, 120),
             "century" | "cent" | "c" => self.add_months(number, 1200),
             "millennium" | "mil" => self.add_months(number, 12_000),
-            _ => return None,
+            _ => None,
         }
     }
 

@@ -623,8 +623,7 @@ fn named_day(text: &str) -> Option<(Day, &str)> {
     let mut rest = text;
     let mut words = Vec::new();
     while words.len() < 3 {
-        rest =
-            rest.trim_start_matches(|character: char| matches!(character, ' ' | ',' | '-' | '/'));
+        rest = rest.trim_start_matches([' ', ',', '-', '/']);
         let letters = rest.starts_with(|character: char| character.is_ascii_alphabetic());
         let end = rest
             .find(|character: char| {

@@ -18,13 +18,12 @@ async fn simple_and_prepared_queries() {
     let server = mock::start().await;
     let client = connect(&server).await;
     let messages = client.simple_query("series 2; done CREATE TABLE").await.unwrap();
-    let rows: Vec<&str> = messages
-        .iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        })
-        .collect();
+    let mut rows = Vec::new();
+    for message in &messages {
+        if let SimpleQueryMessage::Row(row) = message {
+            rows.push(row.get(0).unwrap());
+        }
+    }
     assert_eq!(rows, ["0", "1"]);
     let rows = client.query("series 5000 100", &[]).await.unwrap();
     let sum: i32 = rows.iter().map(|row| row.get::<_, i32>(0)).sum();

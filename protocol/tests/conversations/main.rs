@@ -10,4 +10,5 @@ mod interruptions;
 mod logins;
 mod mock;
 mod raw;
+mod traces;
 mod transcripts;

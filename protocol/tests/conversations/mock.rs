@@ -16,6 +16,7 @@
 //! | `set NAME VALUE` | changes a parameter |
 //! | `copy in [binary] [fails]`, `copy out text`, `csv`, `binary`, `fails` | COPY of three columns |
 //! | `changed` | described as int8, yields int4; `changed columns`: yields two columns |
+//! | `close NAME`, `close all` | closes prepared statements |
 //! | `done TAG` | answers the tag |
 
 use std::collections::HashMap;
@@ -30,7 +31,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use thanosql_protocol::types::{self, PG_TYPE_KEY, TextStyle};
 use thanosql_protocol::{
-    Backend, ClientIdentity, CopyOutOptions, CopySink, Description, Notice, ProtocolError,
+    Backend, ClientIdentity, Closed, CopyOutOptions, CopySink, Description, Notice, ProtocolError,
     ProtocolOptions, Response, RowStream, RowsTag, Session, SqlError, SqlState, Statement,
     StatementContext, TransactionStatus, serve,
 };
@@ -122,6 +123,7 @@ impl Backend for Mock {
             events: self.events.clone(),
             status: TransactionStatus::Idle,
             changes: Vec::new(),
+            closed: Vec::new(),
             finish_fails: false,
         }))
     }
@@ -131,6 +133,7 @@ struct MockSession {
     events: Events,
     status: TransactionStatus,
     changes: Vec<(String, String)>,
+    closed: Vec<Closed>,
     finish_fails: bool,
 }
 
@@ -350,6 +353,14 @@ impl Session for MockSession {
                 self.changes.push(((*name).to_owned(), (*value).to_owned()));
                 done("SET")
             }
+            ["close", "all"] => {
+                self.closed.extend([Closed::AllStatements, Closed::AllPortals]);
+                done("DISCARD ALL")
+            }
+            ["close", name] => {
+                self.closed.push(Closed::Statement((*name).to_owned()));
+                done("DEALLOCATE")
+            }
             ["copy", "in", how @ ..] => Ok(Response::CopyIn {
                 columns: 2,
                 binary: how.contains(&"binary"),
@@ -411,6 +422,10 @@ impl Session for MockSession {
 
     fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.changes)
+    }
+
+    fn take_closed(&mut self) -> Vec<Closed> {
+        std::mem::take(&mut self.closed)
     }
 
     fn initial_parameters(&self) -> Vec<(String, String)> {

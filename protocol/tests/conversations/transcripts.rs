@@ -225,6 +225,24 @@ async fn portals_are_read_in_parts() {
 }
 
 #[tokio::test]
+async fn sql_closes_prepared_statements() {
+    let server = mock::start().await;
+    let mut client = RawClient::connect(server.address).await;
+    for closing in ["close s", "close all"] {
+        check(&mut client, &[parse("s", "done A", &[]), sync()], &["1", "Z I"]).await;
+        client.query(closing).await;
+    }
+    // Also in the middle of a pipeline.
+    let closing = [parse("", "close s", &[]), bind("", "", &[], &[], &[]), execute("", 0)].concat();
+    check(
+        &mut client,
+        &[parse("s", "done A", &[]), closing, parse("s", "done B", &[]), sync()],
+        &["1", "1", "2", "C DEALLOCATE", "1", "Z I"],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn limits_that_mean_all_rows() {
     let server = mock::start().await;
     let mut client = RawClient::connect(server.address).await;
