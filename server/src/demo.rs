@@ -277,7 +277,7 @@ async fn show(client: &mut Client, statement: &str) -> Result<Answer, DemoError>
     say(&format!("demo=> {};", statement.replace('\n', "\ndemo-> ")))?;
     let start = Instant::now();
     let answer = client.run(statement).await?;
-    say(&answer.text(SHOWN_ROWS))?;
+    say(&answer.text(statement, SHOWN_ROWS))?;
     say(&format!("Time: {:.3} ms\n", start.elapsed().as_secs_f64() * 1000.0))?;
     Ok(answer)
 }

@@ -18,11 +18,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The table with its row count, or the number of rows of a statement without a result. Only the first rows of a long
+    /// The table with its row count, or the command tag of a statement without a result. Only the first rows of a long
     /// one are shown.
-    pub(super) fn text(&self, shown_rows: usize) -> String {
+    pub(super) fn text(&self, statement: &str, shown_rows: usize) -> String {
         if self.columns.is_empty() {
-            return format!("({})", rows_text(self.affected));
+            return self.tag(statement);
         }
         let shown: Vec<Vec<String>> = self
             .rows
@@ -61,6 +61,15 @@ impl Answer {
         }
         let _ = write!(text, "({})", rows_text(self.rows.len() as u64));
         text
+    }
+
+    /// The command tag, of which the client's library hands on no more than its number.
+    fn tag(&self, statement: &str) -> String {
+        let words: Vec<&str> = statement.split_whitespace().take(2).collect();
+        match words.as_slice() {
+            ["COPY", _] => format!("COPY {}", self.affected),
+            words => words.join(" "),
+        }
     }
 
     /// The drawings in a column side by side, each above the row's values in the caption columns.
@@ -152,9 +161,16 @@ mod tests {
     fn a_table_as_psql_prints_it() {
         let answer = answer(&["img_path", "label"], &[&["/a/1.jpg", "7"], &["/a/20.jpg", "3"]]);
         let expected = " img_path  | label\n-----------+-------\n /a/1.jpg  |     7\n /a/20.jpg |     3\n(2 rows)";
-        assert_eq!(answer.text(5), expected);
+        assert_eq!(answer.text("SELECT", 5), expected);
         let cut = " img_path | label\n----------+-------\n /a/1.jpg |     7\n ... 1 more\n(2 rows)";
-        assert_eq!(answer.text(1), cut);
+        assert_eq!(answer.text("SELECT", 1), cut);
+    }
+
+    #[test]
+    fn a_statement_without_a_result_answers_with_its_tag() {
+        let done = Answer { affected: 3, ..Answer::default() };
+        assert_eq!(done.text("COPY t FROM 'f.csv'", 5), "COPY 3");
+        assert_eq!(done.text("BUILD MODEL m\nUSING SimCLR", 5), "BUILD MODEL");
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //!
 //! One asynchronous function, `print_image(image)`, answers a struct of all four, so that each file is read once;
 //! [`print_plan`] takes the struct apart into columns. Files are read on blocking threads, several at a time.
+//!
+//! The struct is taken apart by a function of our own. DataFusion's `get_field` is moved towards the scan by the optimizer,
+//! with what it is applied to: below a LIMIT, so that PRINT of four rows would read the images of all.
 
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, Int32Builder, StringBuilder, StructArray};
+use arrow::array::{ArrayRef, AsArray, BinaryBuilder, Int32Builder, StringBuilder, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use async_trait::async_trait;
 use datafusion::common::{Column, Result};
-use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs,
@@ -102,13 +104,56 @@ pub fn print_plan(input: LogicalPlan, image: &Column, context: &Arc<PrintContext
     let printed = function.call(vec![Expr::Column(image.clone())]).alias(STRUCT_COLUMN);
     let inner = columns.iter().cloned().chain([printed]);
     let shown = context.format.fields();
-    let outer = shown.iter().map(|field| {
-        get_field(Expr::Column(Column::from_name(STRUCT_COLUMN)), field.name().as_str()).alias(field.name())
+    let outer = shown.iter().enumerate().map(|(place, field)| {
+        let part = ScalarUDF::new_from_impl(PrintedPart {
+            place,
+            field: Arc::clone(field),
+            signature: Signature::any(1, Volatility::Immutable),
+        });
+        part.call(vec![Expr::Column(Column::from_name(STRUCT_COLUMN))]).alias(field.name())
     });
     LogicalPlanBuilder::from(input)
         .project(inner.collect::<Vec<_>>())?
         .project(columns.iter().cloned().chain(outer).collect::<Vec<_>>())?
         .build()
+}
+
+/// One field of what [`print_function`] answers.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PrintedPart {
+    place: usize,
+    field: FieldRef,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for PrintedPart {
+    fn name(&self) -> &str {
+        "printed_part"
+    }
+
+    fn schema_name(&self, _arguments: &[Expr]) -> Result<String> {
+        Ok(format!("printed {}", self.field.name()))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(self.field.data_type().clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let printed = args.args.first().map(|argument| argument.to_array(args.number_rows)).transpose()?;
+        let part = printed.as_ref().and_then(|printed| printed.as_struct_opt()).and_then(|fields| {
+            let part = fields.columns().get(self.place)?;
+            Some(Arc::clone(part))
+        });
+        match part {
+            Some(part) => Ok(ColumnarValue::Array(part)),
+            None => Err(through_datafusion(crate::error::internal("a printed image is no struct"))),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -282,7 +327,7 @@ fn struct_array(format: PrintFormat, printed: &[Option<Printed>]) -> Result<Arra
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, RecordBatch, StringArray};
+    use arrow::array::{Int32Array, RecordBatch, StringArray};
     use arrow::datatypes::Int32Type;
     use datafusion::prelude::SessionContext;
 
@@ -330,6 +375,34 @@ mod tests {
         for column in 1..5 {
             assert!(batch.column(column).is_null(1), "column {column}");
         }
+    }
+
+    #[tokio::test]
+    async fn only_the_images_of_the_rows_that_are_left_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("b.pgm"), PGM).unwrap();
+        let context = Arc::new(PrintContext {
+            files: FileAccess::new(&[folder.path().to_owned()]).unwrap(),
+            limits: ImageLimits::default(),
+            format: PrintFormat::Text,
+            base_dir: None,
+            cancel: CancellationToken::new(),
+        });
+        let session = SessionContext::new();
+        let paths = StringArray::from(vec!["missing.pgm", "b.pgm", "a.pgm"]);
+        let scores = Int32Array::from(vec![2, 3, 1]);
+        let batch = RecordBatch::try_from_iter([
+            ("image", Arc::new(paths) as ArrayRef),
+            ("score", Arc::new(scores) as ArrayRef),
+        ])
+        .unwrap();
+        session.register_batch("t", batch).unwrap();
+        let input = session.sql("SELECT image, score FROM t ORDER BY score DESC LIMIT 1").await.unwrap();
+        let input = input.into_unoptimized_plan();
+        let image = input.schema().columns()[0].clone();
+        let plan = print_plan(input, &image, &context).unwrap();
+        let batches = session.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
     }
 
     #[tokio::test]

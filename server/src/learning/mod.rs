@@ -624,3 +624,6 @@ fn correct_interrupted_jobs(shared: &Shared) -> Result<(), LearningError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! The learning side from end to end, on drawn digits: trainings, their records, and embedding beside them.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use thanosql_ml::DeviceChoice;
+use thanosql_ml::digits::{DigitsDataset, write_dataset};
+use thanosql_protocol::NoticeSender;
+use thanosql_storage::StoreOptions;
+
+use super::*;
+
+struct Place {
+    folder: tempfile::TempDir,
+    digits: DigitsDataset,
+}
+
+impl Place {
+    fn with_digits(count: usize) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let digits = write_dataset(&folder.path().join("digits"), count, 4, 1).unwrap();
+        Place { folder, digits }
+    }
+
+    fn store(&self) -> Store {
+        let options = StoreOptions { sled_cache_bytes: 16 << 20, column_cache_bytes: 16 << 20 };
+        Store::open(&self.folder.path().join("store"), options).unwrap()
+    }
+
+    fn request(&self, name: &str, epochs: u32) -> BuildRequest {
+        let rows = self.digits.train.iter().map(|file| TrainingRow {
+            image: ImageSource::Path(file.path.clone()),
+            path: Some(file.path.to_string_lossy().into_owned()),
+            filename: None,
+            target: Some(file.label.to_string()),
+        });
+        BuildRequest {
+            name: name.to_owned(),
+            statement: format!("BUILD MODEL {name}"),
+            user: "tester".to_owned(),
+            overwrite: false,
+            options: TrainOptions { max_epochs: epochs, batch_size: Some(16), seed: 3, ..TrainOptions::default() },
+            options_given: serde_json::json!({ "max_epochs": epochs }),
+            image_size: None,
+            color: None,
+            on_error: OnError::Fail,
+            rows: rows.collect(),
+            image_col: "img_path".to_owned(),
+            fname_col: None,
+            target: Some(TargetColumn::of(&arrow::datatypes::Field::new(
+                "label",
+                arrow::datatypes::DataType::Int64,
+                true,
+            ))),
+            device: None,
+            start: None,
+        }
+    }
+}
+
+fn learning(store: &Store) -> Arc<Learning> {
+    let options = LearningOptions { device: DeviceChoice::Cpu, embed_batch: 8, ..LearningOptions::default() };
+    Learning::start(store.clone(), options).unwrap()
+}
+
+async fn finish(handle: JobHandle) -> Result<JobRecord, SqlError> {
+    handle.wait(&CancellationToken::new(), &NoticeSender::disconnected()).await
+}
+
+/// Waits until the job trains, so that what follows happens between its steps.
+async fn wait_for_a_step(handle: &JobHandle) {
+    let start = Instant::now();
+    while handle.record().step == 0 {
+        assert!(start.elapsed() < Duration::from_secs(120), "no step: {:?}", handle.record());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn paths(paths: &[PathBuf]) -> Vec<ImageSource> {
+    paths.iter().cloned().map(ImageSource::Path).collect()
+}
+
+fn broken(folder: &Path) -> PathBuf {
+    let path = folder.join("글.jpg");
+    std::fs::write(&path, "no image").unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_trained_stored_and_used() {
+    let place = Place::with_digits(40);
+    let store = place.store();
+    let learning = learning(&store);
+    let handle = learning.submit(place.request("m", 2)).unwrap();
+    assert!(store.snapshot().model("m").is_none(), "a model appears when it is finished, not before");
+    let record = finish(handle).await.unwrap();
+    assert_eq!(record.state, JobState::Succeeded);
+    assert_eq!(record.curve.len(), 2);
+    assert!((record.progress() - 1.0).abs() < f64::EPSILON);
+    assert_eq!(learning.jobs(), [record.clone()], "the stored record is the one that was waited for");
+
+    let entry = store.snapshot().model("m").unwrap();
+    let metadata = ModelMetadata::read(&entry).unwrap();
+    assert_eq!((metadata.images, metadata.skipped, metadata.job), (40, 0, record.id));
+    assert_eq!(metadata.curve.len(), 2);
+    assert_eq!(metadata.fingerprint.len(), 64);
+    assert_eq!(metadata.input, model::InputMetadata { size: 28, color: "gray".to_owned() });
+    let rows = learning.training_rows(&entry).unwrap();
+    let row = rows.find(place.digits.train[7].path.to_str().unwrap()).unwrap();
+    assert_eq!(rows.targets().value(row), place.digits.train[7].label.to_string());
+
+    // More images than a batch, one of them broken in the middle.
+    let cancel = CancellationToken::new();
+    let mut files: Vec<PathBuf> = place.digits.train.iter().take(19).map(|file| file.path.clone()).collect();
+    let all = learning.embed(&entry, paths(&files), OnError::Fail, None, &cancel).await.unwrap();
+    assert_eq!(all.dim, metadata.embedding_dim);
+    assert_eq!(all.vectors.len(), 19 * all.dim);
+    assert!(all.ok.iter().all(|ok| *ok));
+    files.insert(9, broken(place.folder.path()));
+    let error = learning.embed(&entry, paths(&files), OnError::Fail, None, &cancel).await.unwrap_err();
+    assert_eq!(error.code, SqlState::INVALID_BINARY_REPRESENTATION);
+    let skipping = learning.embed(&entry, paths(&files), OnError::Skip, Some(4), &cancel).await.unwrap();
+    let bad: Vec<usize> = (0..20).filter(|row| !skipping.ok[*row]).collect();
+    assert_eq!(bad, [9]);
+    for (row, file) in (0..20).filter(|row| *row != 9).enumerate() {
+        let expected = &all.vectors[row * all.dim..(row + 1) * all.dim];
+        let found = &skipping.vectors[file * all.dim..(file + 1) * all.dim];
+        let difference = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference < 1e-4, "row {row}: {difference}");
+    }
+    cancel.cancel();
+    let error = learning.embed(&entry, paths(&files), OnError::Skip, None, &cancel).await.unwrap_err();
+    assert_eq!(error.code, SqlState::QUERY_CANCELED);
+
+    let taken = learning.submit(place.request("m", 1)).unwrap_err();
+    assert_eq!(taken.code, SqlState::DUPLICATE_OBJECT);
+    let again = BuildRequest { overwrite: true, start: Some(entry.clone()), ..place.request("m", 1) };
+    let record = finish(learning.submit(again).unwrap()).await.unwrap();
+    assert_eq!(record.kind, JobKind::Fit);
+    let newer = store.snapshot().model("m").unwrap();
+    assert!(newer.version() > entry.version());
+    let column = vector_field("v", &entry, metadata.embedding_dim);
+    assert!(check_provenance(&column, &entry).is_ok());
+    assert_eq!(check_provenance(&column, &newer).unwrap_err().code, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    learning.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedding_goes_between_the_steps_of_a_training_that_is_then_cancelled() {
+    let place = Place::with_digits(64);
+    let store = place.store();
+    let learning = learning(&store);
+    finish(learning.submit(place.request("small", 0)).unwrap()).await.unwrap();
+    let entry = store.snapshot().model("small").unwrap();
+
+    let long = learning.submit(place.request("long", 10_000)).unwrap();
+    let queued = learning.submit(place.request("queued", 1)).unwrap();
+    wait_for_a_step(&long).await;
+    let cancel = CancellationToken::new();
+    let images = paths(&[place.digits.test[0].path.clone()]);
+    let embedded = learning.embed(&entry, images, OnError::Fail, None, &cancel);
+    let embedded = tokio::time::timeout(Duration::from_secs(30), embedded).await.expect("the training lets it through");
+    assert_eq!(embedded.unwrap().ok, [true]);
+    assert_eq!(long.record().state, JobState::Running);
+
+    // A queued job that is cancelled ends although the device is busy.
+    learning.cancel(queued.id()).unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(30), finish(queued)).await.unwrap().unwrap_err();
+    assert_eq!(error.code, SqlState::QUERY_CANCELED);
+    assert_eq!(long.record().state, JobState::Running);
+
+    let id = long.id();
+    learning.cancel(id).unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(30), finish(long)).await.unwrap().unwrap_err();
+    assert_eq!(error.code, SqlState::QUERY_CANCELED);
+    assert!(store.snapshot().model("long").is_none());
+    assert_eq!(learning.cancel(id).unwrap_err().code, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    assert_eq!(learning.cancel(999).unwrap_err().code, SqlState::UNDEFINED_OBJECT);
+    learning.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_stops_a_training_and_refuses_new_work() {
+    let place = Place::with_digits(64);
+    let store = place.store();
+    let learning = learning(&store);
+    let handle = learning.submit(place.request("m", 10_000)).unwrap();
+    wait_for_a_step(&handle).await;
+    tokio::time::timeout(Duration::from_secs(30), learning.shutdown()).await.unwrap();
+    assert_eq!(handle.record().state, JobState::Cancelled);
+    assert_eq!(handle.record().error.unwrap().sqlstate, "57P01");
+    assert_eq!(learning.submit(place.request("m", 1)).unwrap_err().code, SqlState::ADMIN_SHUTDOWN);
+    assert!(store.snapshot().model("m").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_fails_the_job_and_leaves_nothing() {
+    let place = Place::with_digits(8);
+    let store = place.store();
+    let learning = learning(&store);
+    let bad = broken(place.folder.path());
+    let mut with_broken = place.request("m", 1);
+    with_broken.rows[3].image = ImageSource::Path(bad);
+    let mut one = place.request("m", 1);
+    one.rows.truncate(1);
+    let mut none = place.request("m", 1);
+    none.rows.clear();
+    let oversized = BuildRequest { image_size: Some(1_000_000), ..place.request("m", 1) };
+    for (request, code) in [
+        (with_broken.clone(), SqlState::INVALID_BINARY_REPRESENTATION),
+        (one, SqlState::INVALID_PARAMETER_VALUE),
+        (none, SqlState::INVALID_PARAMETER_VALUE),
+        (oversized, SqlState::INVALID_PARAMETER_VALUE),
+    ] {
+        let handle = learning.submit(request).unwrap();
+        let id = handle.id();
+        let error = finish(handle).await.unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        assert_eq!(learning.handle(id).unwrap().record().state, JobState::Failed);
+    }
+    assert!(store.snapshot().models().is_empty());
+    let skipping = BuildRequest { on_error: OnError::Skip, ..with_broken };
+    finish(learning.submit(skipping).unwrap()).await.unwrap();
+    let metadata = ModelMetadata::read(&store.snapshot().model("m").unwrap()).unwrap();
+    assert_eq!((metadata.images, metadata.skipped), (7, 1));
+    learning.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_a_crash_interrupted_says_so_after_the_restart() {
+    let place = Place::with_digits(8);
+    let store = place.store();
+    let mut record = job::tests::record();
+    record.id = store.next_job_id().unwrap();
+    store.put_job(record.id, &serde_json::to_vec(&record).unwrap()).unwrap();
+    let learning = learning(&store);
+    let after = learning.jobs().pop().unwrap();
+    assert_eq!(after.state, JobState::Failed);
+    assert_eq!(after.error.unwrap().message, "the server stopped while the job ran");
+    assert!(after.finished_at.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_model_was_stored_before_the_crash_has_succeeded() {
+    let place = Place::with_digits(8);
+    let store = place.store();
+    let first = learning(&store);
+    let mut record = finish(first.submit(place.request("m", 0)).unwrap()).await.unwrap();
+    first.shutdown().await;
+    // As it stood in the store between the model's commit and the job's last state.
+    record.state = JobState::Running;
+    record.finished_at = None;
+    store.put_job(record.id, &serde_json::to_vec(&record).unwrap()).unwrap();
+    let second = learning(&store);
+    assert_eq!(second.handle(record.id).unwrap().record().state, JobState::Succeeded);
+}
