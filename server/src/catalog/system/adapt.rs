@@ -17,6 +17,7 @@
 //! | `x LIKE p ESCAPE '/'` | `x LIKE like_escape(p, '/')` |
 //! | `FROM generate_series(a, b) s`, `unnest(x) s` | `UNNEST(...) s (s)` |
 //! | `c.tableoid`, `c.xmin` | the relation's OID, a constant: system columns of the system's relations |
+//! | `(x).field` | `(x).'field'` |
 //! | `indkey[0]` | `indkey[1]`: vectors of PostgreSQL's catalog count from 0 |
 //!
 //! Items of a SELECT over the catalog that have no name get PostgreSQL's name for them, since clients look for it.
@@ -198,6 +199,11 @@ impl VisitorMut for Adapt {
                 }
             }
             Expr::CompoundFieldAccess { root, access_chain } => {
+                for access in access_chain.iter_mut() {
+                    if let AccessExpr::Dot(Expr::Identifier(field)) = access {
+                        *access = AccessExpr::Dot(string(&fold(field)));
+                    }
+                }
                 if matches!(operand_kind(root), Some(Kind::ListInt2("int2vector") | Kind::ListOid("oidvector")))
                     && let Some(AccessExpr::Subscript(Subscript::Index { index })) = access_chain.first_mut()
                 {

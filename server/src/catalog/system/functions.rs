@@ -557,7 +557,7 @@ fn next_transaction_id() -> i64 {
 
 fn table_is_visible(call: &Call<'_>) -> Result<Value, SqlError> {
     let oid = call.int(0);
-    let schema = match relations::all().iter().find(|relation| relation.oid == oid) {
+    let schema = match relations::listed().find(|relation| relation.oid == oid) {
         Some(relation) => relation.schema.name().to_string(),
         None => match call.object(oid) {
             Some(object) => object.schema,
@@ -606,7 +606,7 @@ fn privilege(call: &Call<'_>, kind: &str, named: usize) -> Result<Value, SqlErro
     };
     let exists = match kind {
         "regclass" => {
-            relations::all().iter().any(|relation| relation.oid == oid) || call.object(oid).is_some()
+            relations::listed().any(|relation| relation.oid == oid) || call.object(oid).is_some()
         }
         "regnamespace" => SCHEMAS.iter().any(|(found, ..)| *found == oid),
         _ => true,
@@ -864,8 +864,7 @@ fn relation_oid(call: &Call<'_>, text: &str) -> Option<i64> {
         [schema, name] | [_, schema, name] => (Some(schema.as_str()), name),
         _ => return None,
     };
-    let system = relations::all()
-        .iter()
+    let system = relations::listed()
         .find(|relation| relation.name == name && relation.schema.name() == schema.unwrap_or("pg_catalog"));
     match system {
         Some(relation) => Some(relation.oid),
@@ -897,7 +896,7 @@ fn reg_name(call: &Call<'_>, kind: &str, oid: i64) -> String {
 }
 
 fn relation_name(call: &Call<'_>, oid: i64) -> Option<String> {
-    let (schema, name) = match relations::all().iter().find(|relation| relation.oid == oid) {
+    let (schema, name) = match relations::listed().find(|relation| relation.oid == oid) {
         Some(relation) => (relation.schema.name().to_string(), relation.name.to_string()),
         None => call.object(oid).map(|object| (object.schema, object.name))?,
     };

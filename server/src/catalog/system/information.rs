@@ -52,8 +52,7 @@ fn all_tables(source: &dyn CatalogSource) -> Vec<Row> {
             ("is_typed", "NO".into()),
         ]
     };
-    let system = relations::all()
-        .iter()
+    let system = relations::listed()
         .map(|relation| row(relation.schema.name(), relation.name, relation.kind == "r", false));
     let mut rows: Vec<Row> = system.collect();
     rows.extend(source.objects().iter().map(|object| {
@@ -70,7 +69,7 @@ fn yes_or_no(yes: bool) -> Value {
 fn columns(source: &dyn CatalogSource) -> Vec<Row> {
     let database = source.database();
     let mut rows = Vec::new();
-    for relation in relations::all() {
+    for relation in relations::listed() {
         for (position, column) in relation.columns.iter().enumerate() {
             let mut row = place(&database, relation.schema.name(), relation.name, column.name, position);
             row.extend(column_type(&database, column.kind.type_oid(), -1));

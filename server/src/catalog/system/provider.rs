@@ -20,10 +20,11 @@ use super::relations::{self, Relation, SystemSchema, find};
 use super::{CatalogSource, information, tables};
 
 /// Relations that hold the same rows for everyone.
-const CONSTANT: [&str; 9] = [
+const CONSTANT: [&str; 10] = [
     "pg_am",
     "pg_cast",
     "pg_collation",
+    "pg_get_keywords",
     "pg_language",
     "pg_namespace",
     "pg_operator",
@@ -42,8 +43,7 @@ pub(super) struct SystemSchemaProvider {
 #[async_trait]
 impl SchemaProvider for SystemSchemaProvider {
     fn table_names(&self) -> Vec<String> {
-        relations::all()
-            .iter()
+        relations::listed()
             .filter(|relation| relation.schema == self.schema)
             .map(|relation| relation.name.to_string())
             .collect()

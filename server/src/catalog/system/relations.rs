@@ -22,7 +22,7 @@ use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef, TimeUni
 use arrow::error::ArrowError;
 use thanosql_protocol::types::PG_TYPE_KEY;
 
-/// `schema.relation`, OID, relkind, and `column:type` with `!` where it is NOT NULL.
+/// `schema.relation`, OID, relkind (`f` for a function without arguments that stands in FROM), and `column:type` with `!` where it is NOT NULL.
 const RELATIONS: &str = include_str!("data/relations.tsv");
 
 /// The two schemas that this module describes.
@@ -55,7 +55,7 @@ pub(super) struct Relation {
     pub(super) schema: SystemSchema,
     pub(super) name: &'static str,
     pub(super) oid: i64,
-    /// `r` or `v`, as in pg_class.
+    /// `r` or `v`, as in pg_class; `f` for a function in FROM.
     pub(super) kind: &'static str,
     pub(super) columns: Vec<Column>,
     arrow: SchemaRef,
@@ -353,6 +353,11 @@ pub(super) type Row = Vec<(&'static str, Value)>;
 pub(super) fn all() -> &'static [Relation] {
     static ALL: LazyLock<Vec<Relation>> = LazyLock::new(|| RELATIONS.lines().filter_map(parse_relation).collect());
     &ALL
+}
+
+/// The tables and views, without the functions.
+pub(super) fn listed() -> impl Iterator<Item = &'static Relation> {
+    all().iter().filter(|relation| relation.kind != "f")
 }
 
 /// The relation of that name.

@@ -15,6 +15,7 @@ use super::{CatalogSource, ObjectDescription, ObjectKind, Setting, types};
 const PG_AM: &str = include_str!("data/pg_am.tsv");
 const PG_CAST: &str = include_str!("data/pg_cast.tsv");
 const PG_COLLATION: &str = include_str!("data/pg_collation.tsv");
+const PG_GET_KEYWORDS: &str = include_str!("data/pg_get_keywords.tsv");
 const PG_LANGUAGE: &str = include_str!("data/pg_language.tsv");
 const PG_OPERATOR: &str = include_str!("data/pg_operator.tsv");
 const PG_PROC: &str = include_str!("data/pg_proc.tsv");
@@ -60,6 +61,7 @@ pub(super) fn rows(relation: &Relation, source: &dyn CatalogSource) -> Vec<Row> 
         "pg_collation" => relation.parse_rows(PG_COLLATION),
         "pg_database" => vec![database(source)],
         "pg_description" => description(),
+        "pg_get_keywords" => relation.parse_rows(PG_GET_KEYWORDS),
         "pg_language" => relation.parse_rows(PG_LANGUAGE),
         "pg_namespace" => namespace(),
         "pg_operator" => relation.parse_rows(PG_OPERATOR),
@@ -96,8 +98,7 @@ fn namespace() -> Vec<Row> {
 
 fn class(source: &dyn CatalogSource) -> Vec<Row> {
     static SYSTEM: LazyLock<Vec<Row>> = LazyLock::new(|| {
-        relations::all()
-            .iter()
+        relations::listed()
             .map(|relation| {
                 class_row(
                     relation.oid,
@@ -145,8 +146,7 @@ fn class_row(oid: i64, name: &str, namespace: i64, kind: &'static str, columns: 
 
 fn attribute(source: &dyn CatalogSource) -> Vec<Row> {
     static SYSTEM: LazyLock<Vec<Row>> = LazyLock::new(|| {
-        relations::all()
-            .iter()
+        relations::listed()
             .flat_map(|relation| {
                 relation.columns.iter().enumerate().map(|(position, column)| {
                     let kind = column.kind;
@@ -438,8 +438,7 @@ fn tables(source: &dyn CatalogSource) -> Vec<Row> {
             .collect()
     };
     let owner = source.user();
-    let system = relations::all()
-        .iter()
+    let system = relations::listed()
         .filter(|relation| relation.kind == "r")
         .map(|relation| row(relation.schema.name(), relation.name, &owner));
     let mut rows: Vec<Row> = system.collect();
