@@ -16,7 +16,11 @@ const OWNERS: &[(&str, &[&str])] = &[
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo metadata answers");
+    let metadata = MetadataCommand::new()
+        .manifest_path(manifest)
+        .no_deps()
+        .exec()
+        .expect("cargo metadata answers");
     metadata
         .workspace_packages()
         .into_iter()
@@ -37,8 +41,11 @@ fn each_library_has_one_owner() {
     let dependencies = dependencies();
     for (owner, libraries) in OWNERS {
         for library in *libraries {
-            let users: Vec<&String> =
-                dependencies.iter().filter(|(_, uses)| uses.contains(*library)).map(|(name, _)| name).collect();
+            let users: Vec<&String> = dependencies
+                .iter()
+                .filter(|(_, uses)| uses.contains(*library))
+                .map(|(name, _)| name)
+                .collect();
             assert_eq!(users, [owner], "{library} belongs to {owner} alone");
         }
     }
@@ -47,7 +54,8 @@ fn each_library_has_one_owner() {
 #[test]
 fn the_lower_crates_do_not_know_each_other() {
     let dependencies = dependencies();
-    let members: BTreeSet<&String> = dependencies.keys().filter(|name| *name != "thanosql-tests").collect();
+    let members: BTreeSet<&String> =
+        dependencies.keys().filter(|name| *name != "thanosql-tests").collect();
     assert_eq!(members.len(), OWNERS.len(), "a crate is missing from the table: {members:?}");
     for (name, uses) in &dependencies {
         if name == "thanosql-tests" {

@@ -6,7 +6,17 @@ use thanosql_tests::TestServer;
 
 fn psql(server: &TestServer, arguments: &[&str]) -> (bool, String, String) {
     let output = Command::new("psql")
-        .args(["-X", "-h", "127.0.0.1", "-p", &server.port.to_string(), "-U", "tester", "-d", "test"])
+        .args([
+            "-X",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &server.port.to_string(),
+            "-U",
+            "tester",
+            "-d",
+            "test",
+        ])
         .args(arguments)
         .env("PGCONNECT_TIMEOUT", "10")
         .output()
@@ -33,7 +43,18 @@ async fn psql_browses_and_prints() {
     for line in ["img_path", "filename", "label", "text", "bigint"] {
         assert!(out.contains(line), "{line} is missing in {out}");
     }
-    for command in ["\\d", "\\d+ mnist_dataset", "\\l", "\\dn", "\\du", "\\df", "\\dv", "\\dT", "\\di", "\\conninfo"] {
+    for command in [
+        "\\d",
+        "\\d+ mnist_dataset",
+        "\\l",
+        "\\dn",
+        "\\du",
+        "\\df",
+        "\\dv",
+        "\\dT",
+        "\\di",
+        "\\conninfo",
+    ] {
         let (ok, out, err) = psql(&server, &["-c", command]);
         assert!(ok, "{command}: {out}{err}");
     }
@@ -45,7 +66,10 @@ async fn psql_browses_and_prints() {
     // An error names its SQLSTATE and points at its place.
     let wrong = "BUILD MODEL m USING SimCLR OPTIONS (max_epoch=1) AS SELECT * FROM mnist_dataset";
     let (ok, _, err) = psql(&server, &["-v", "VERBOSITY=verbose", "-c", wrong]);
-    assert!(!ok && err.contains("22023") && err.contains("max_epochs") && err.contains('^'), "{err}");
+    assert!(
+        !ok && err.contains("22023") && err.contains("max_epochs") && err.contains('^'),
+        "{err}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,6 +83,7 @@ async fn psycopg_with_parameters_copy_and_cancel() {
         .arg(server.data.join("digits"))
         .output()
         .expect("Python is installed");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("all checks passed"), "{out}\n{err}");
 }

@@ -13,7 +13,8 @@ fn folder() -> PathBuf {
 /// The instructions of the Dockerfile: lines with their continuations, without comments.
 fn instructions() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(folder().join("Dockerfile")).unwrap();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let lines: Vec<&str> =
+        text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
     lines
         .join("\n")
         .replace("\\\n", " ")
@@ -27,17 +28,35 @@ fn instructions() -> Vec<(String, String)> {
 fn the_stages_stand_in_order() {
     let instructions = instructions();
     let known = [
-        "ARG", "FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD",
+        "ARG",
+        "FROM",
+        "ENV",
+        "WORKDIR",
+        "COPY",
+        "RUN",
+        "USER",
+        "VOLUME",
+        "EXPOSE",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+        "ENTRYPOINT",
+        "CMD",
     ];
     for (word, _) in &instructions {
         assert!(known.contains(&word.as_str()), "{word} is no instruction that is meant here");
     }
-    let stages: Vec<&str> = instructions.iter().filter(|(word, _)| word == "FROM").map(|(_, rest)| rest.as_str()).collect();
+    let stages: Vec<&str> = instructions
+        .iter()
+        .filter(|(word, _)| word == "FROM")
+        .map(|(_, rest)| rest.as_str())
+        .collect();
     assert_eq!(stages.len(), 2, "a stage that builds and one that runs");
     assert!(stages[0].ends_with("AS build") && stages[1].contains("slim"));
     let runtime: Vec<&(String, String)> =
         instructions.iter().skip_while(|(_, rest)| rest != stages[1]).collect();
-    let has = |word: &str, part: &str| runtime.iter().any(|(found, rest)| found == word && rest.contains(part));
+    let has = |word: &str, part: &str| {
+        runtime.iter().any(|(found, rest)| found == word && rest.contains(part))
+    };
     assert!(has("USER", "thanosql") && !has("USER", "root"));
     assert!(has("HEALTHCHECK", "thanosql\", \"healthcheck"));
     assert!(has("VOLUME", "/data") && has("VOLUME", "/var/lib/thanosql"));
@@ -48,13 +67,22 @@ fn the_stages_stand_in_order() {
 
 #[test]
 fn the_build_stage_builds_what_there_is() {
-    let build = instructions().into_iter().find(|(_, rest)| rest.contains("cargo build")).expect("a cargo build").1;
+    let build = instructions()
+        .into_iter()
+        .find(|(_, rest)| rest.contains("cargo build"))
+        .expect("a cargo build")
+        .1;
     for flag in ["--release", "--locked", "--package thanosql-server", "--bin thanosql"] {
         assert!(build.contains(flag), "{flag} is missing in {build}");
     }
     let manifest = folder().join("../Cargo.toml");
-    let metadata = cargo_metadata::MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
-    let server = metadata.packages.iter().find(|package| package.name.as_str() == "thanosql-server").unwrap();
+    let metadata =
+        cargo_metadata::MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
+    let server = metadata
+        .packages
+        .iter()
+        .find(|package| package.name.as_str() == "thanosql-server")
+        .unwrap();
     assert!(server.targets.iter().any(|target| target.is_bin() && target.name == "thanosql"));
 }
 
@@ -85,5 +113,9 @@ fn the_compose_files_are_yaml_and_say_what_they_must() {
         .output()
         .expect("Python is installed");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("all checks passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("all checks passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

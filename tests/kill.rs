@@ -11,9 +11,14 @@ struct Moments(u64);
 
 impl Moments {
     fn new() -> Moments {
-        let seed = std::env::var("THANOSQL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64 | 1)
-        });
+        let seed = std::env::var("THANOSQL_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(1, |now| now.as_nanos() as u64 | 1)
+            });
         println!("seed {seed}");
         Moments(seed)
     }
@@ -38,10 +43,16 @@ fn program() -> &'static str {
 fn script(data: &str, round: u64) -> Vec<String> {
     vec![
         format!("COPY d{round} FROM '{data}/digits/digits_dataset.csv'"),
-        format!("BUILD MODEL m{round} USING SimCLR OPTIONS (max_epochs=1, batch_size=16) AS SELECT * FROM d{round}"),
+        format!(
+            "BUILD MODEL m{round} USING SimCLR OPTIONS (max_epochs=1, batch_size=16) AS SELECT * FROM d{round}"
+        ),
         format!("CREATE TABLE e{round} USING m{round} FROM '{data}/digits/train_data'"),
-        format!("SELECT * FROM (CONVERT USING m{round} OPTIONS (table_name='e{round}') AS SELECT * FROM e{round})"),
-        format!("SEARCH IMAGE images='{data}/digits/test/0.jpg' USING m{round} AS SELECT * FROM e{round}"),
+        format!(
+            "SELECT * FROM (CONVERT USING m{round} OPTIONS (table_name='e{round}') AS SELECT * FROM e{round})"
+        ),
+        format!(
+            "SEARCH IMAGE images='{data}/digits/test/0.jpg' USING m{round} AS SELECT * FROM e{round}"
+        ),
         format!("PRINT IMAGE AS SELECT image FROM e{round} LIMIT 2"),
     ]
 }
@@ -57,7 +68,8 @@ async fn clients_that_vanish_leave_nothing_behind() {
     let mut finished = 0;
     for round in 0..rounds {
         let address = format!("host=127.0.0.1 port={} user=tester dbname=test", server.port);
-        let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
+        let (client, connection) =
+            tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
         let connection = tokio::spawn(connection);
         let statements = script(&data, round);
         let work = tokio::spawn(async move {
@@ -90,7 +102,9 @@ async fn clients_that_vanish_leave_nothing_behind() {
     }
     // Trainings of vanished clients are stopped.
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while value(&watcher, "SELECT count(*) FROM thanosql.jobs WHERE state IN ('queued', 'running')").await.as_deref()
+    while value(&watcher, "SELECT count(*) FROM thanosql.jobs WHERE state IN ('queued', 'running')")
+        .await
+        .as_deref()
         != Some("0")
     {
         assert!(std::time::Instant::now() < deadline, "a training goes on without its client");
@@ -154,31 +168,57 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
     let client = server.connect().await;
     check(&client, &acknowledged, &models, numbers).await;
     let unfinished = "SELECT count(*) FROM thanosql.jobs WHERE state IN ('queued', 'running')";
-    assert_eq!(value(&client, unfinished).await.as_deref(), Some("0"), "a job of a killed server says so");
+    assert_eq!(
+        value(&client, unfinished).await.as_deref(),
+        Some("0"),
+        "a job of a killed server says so"
+    );
     assert_eq!(server.terminate(), Some(0));
-    println!("{rounds} servers killed, {} tables and {} models acknowledged, all there", acknowledged.len(), models.len());
+    println!(
+        "{rounds} servers killed, {} tables and {} models acknowledged, all there",
+        acknowledged.len(),
+        models.len()
+    );
 }
 
-async fn check(client: &tokio_postgres::Client, tables: &[String], models: &[String], numbers: i64) {
+async fn check(
+    client: &tokio_postgres::Client,
+    tables: &[String],
+    models: &[String],
+    numbers: i64,
+) {
     for table in tables {
-        assert_eq!(value(client, &format!("SELECT count(*) FROM {table}")).await.as_deref(), Some("60"), "{table}");
+        assert_eq!(
+            value(client, &format!("SELECT count(*) FROM {table}")).await.as_deref(),
+            Some("60"),
+            "{table}"
+        );
     }
-    for table in rows(client, "SELECT name, rows FROM thanosql.tables WHERE name <> 'numbers'").await {
+    for table in
+        rows(client, "SELECT name, rows FROM thanosql.tables WHERE name <> 'numbers'").await
+    {
         assert_eq!(table[1].as_deref(), Some("60"), "{:?} is half made", table[0]);
     }
-    let there: Vec<String> =
-        rows(client, "LIST MODEL").await.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+    let there: Vec<String> = rows(client, "LIST MODEL")
+        .await
+        .into_iter()
+        .filter_map(|row| row.into_iter().next().flatten())
+        .collect();
     for model in models {
         assert!(there.contains(model), "model {model} was lost");
         // A model that is there works.
         let round = &model[1..];
         if tables.contains(&format!("e{round}")) {
-            let search = format!("SEARCH IMAGE images=['missing.jpg'] USING {model} AS SELECT * FROM e{round}");
+            let search = format!(
+                "SEARCH IMAGE images=['missing.jpg'] USING {model} AS SELECT * FROM e{round}"
+            );
             assert_eq!(failure(client, &search).await, "58P01");
         }
     }
     if numbers > 0 {
-        let found = value(client, "SELECT count(DISTINCT n) FROM numbers").await.and_then(|n| n.parse::<i64>().ok());
+        let found = value(client, "SELECT count(DISTINCT n) FROM numbers")
+            .await
+            .and_then(|n| n.parse::<i64>().ok());
         assert!(found >= Some(numbers), "{found:?} of {numbers} acknowledged rows are there");
     }
 }

@@ -46,7 +46,9 @@ impl AsyncDB for Connection {
         let mut count = 0;
         for message in messages {
             match message {
-                SimpleQueryMessage::RowDescription(description) => columns = Some(description.len()),
+                SimpleQueryMessage::RowDescription(description) => {
+                    columns = Some(description.len())
+                }
                 SimpleQueryMessage::Row(row) => rows.push(
                     (0..row.len())
                         .map(|column| match row.get(column) {
@@ -111,5 +113,11 @@ async fn golden_files_hold() {
             failures.push(format!("{}: {error}", file.display()));
         }
     }
-    assert!(failures.is_empty(), "{} of {} files fail:\n{}", failures.len(), files.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} files fail:\n{}",
+        failures.len(),
+        files.len(),
+        failures.join("\n\n")
+    );
 }

@@ -8,7 +8,8 @@ use thanosql_tests::{TestServer, describe, failure, rows, value};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seven_statements() {
     let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
-    let digits = thanosql_ml::digits::write_dataset(&server.data.join("digits"), 160, 8, 7).unwrap();
+    let digits =
+        thanosql_ml::digits::write_dataset(&server.data.join("digits"), 160, 8, 7).unwrap();
     let folder = digits.folder.display().to_string();
     let query_image = digits.test[0].path.display().to_string();
     let known_image = digits.train[5].path.display().to_string();
@@ -56,7 +57,11 @@ async fn the_seven_statements() {
         digits.train.iter().map(|file| (file.path.display().to_string(), file.label)).collect();
     for row in &converted {
         let path = row[0].clone().expect("a path");
-        assert_eq!(row[2].as_deref(), Some(labels[&path].to_string().as_str()), "the label of {path}");
+        assert_eq!(
+            row[2].as_deref(),
+            Some(labels[&path].to_string().as_str()),
+            "the label of {path}"
+        );
         assert!(path.ends_with(&format!("/{}", row[1].clone().expect("a file name"))));
         let vector = row[3].clone().expect("a vector");
         assert!(vector.starts_with('[') && vector.ends_with(']'));
@@ -114,17 +119,26 @@ async fn the_seven_statements() {
             .unwrap_or_else(|error| panic!("{}", describe(&error)));
         client.query(&statement, &[&std::fs::read(&known_image).unwrap()]).await.unwrap()
     };
-    let images = |rows: &[tokio_postgres::Row]| rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>();
+    let images = |rows: &[tokio_postgres::Row]| {
+        rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>()
+    };
     assert_eq!(images(&by_path), images(&by_bytes));
     assert_eq!(images(&by_path)[0], known_image);
 
     // What is known of it all.
-    assert_eq!(value(&client, "SELECT state FROM thanosql.jobs").await.as_deref(), Some("succeeded"));
+    assert_eq!(
+        value(&client, "SELECT state FROM thanosql.jobs").await.as_deref(),
+        Some("succeeded")
+    );
     let listed = rows(&client, "LIST MODEL").await;
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0][0].as_deref(), Some("mnist_model"));
     assert_eq!(listed[0][1].as_deref(), Some("SimCLR"));
-    assert_eq!(failure(&client, "BUILD MODEL mnist_model USING SimCLR AS SELECT * FROM mnist_dataset").await, "42710");
+    assert_eq!(
+        failure(&client, "BUILD MODEL mnist_model USING SimCLR AS SELECT * FROM mnist_dataset")
+            .await,
+        "42710"
+    );
 
     // A second version makes the old vectors unusable, loudly.
     client

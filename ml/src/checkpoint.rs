@@ -25,7 +25,29 @@ struct Header {
     recipe: String,
     data: u64,
     epoch: u32,
-    curve: Vec<EpochSummary>,
+    curve: Vec<Point>,
+}
+
+/// An [`EpochSummary`] with its numbers as bits, because a decimal number may come back a little different.
+#[derive(Serialize, Deserialize)]
+struct Point(u32, u64, Option<u64>, u64);
+
+impl From<&EpochSummary> for Point {
+    fn from(summary: &EpochSummary) -> Self {
+        let accuracy = summary.knn_accuracy.map(f64::to_bits);
+        Self(summary.epoch, summary.loss.to_bits(), accuracy, summary.seconds.to_bits())
+    }
+}
+
+impl From<&Point> for EpochSummary {
+    fn from(Point(epoch, loss, knn_accuracy, seconds): &Point) -> Self {
+        Self {
+            epoch: *epoch,
+            loss: f64::from_bits(*loss),
+            knn_accuracy: knn_accuracy.map(f64::from_bits),
+            seconds: f64::from_bits(*seconds),
+        }
+    }
 }
 
 /// A training after an epoch.
@@ -46,7 +68,7 @@ impl Checkpoint {
             recipe: text(recipe)?,
             data,
             epoch: self.epoch,
-            curve: self.curve.clone(),
+            curve: self.curve.iter().map(Point::from).collect(),
         };
         let header = serde_json::to_string(&header).map_err(|error| invalid(error.to_string()))?;
         self.weights.to_safetensors(HEADER, header).map_err(invalid)
@@ -81,7 +103,11 @@ impl Checkpoint {
             )));
         }
         weights.require(expected).map_err(invalid)?;
-        Ok(Self { epoch: header.epoch, curve: header.curve, weights })
+        Ok(Self {
+            epoch: header.epoch,
+            curve: header.curve.iter().map(EpochSummary::from).collect(),
+            weights,
+        })
     }
 }
 

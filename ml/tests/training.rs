@@ -96,7 +96,11 @@ fn a_continued_training_ends_as_an_uninterrupted_one() {
         assert_eq!(rest.epochs.len(), 3 - stop);
         assert_eq!(rest.steps[0].epoch as usize, stop + 1);
         let curve = |trained: &Trained| {
-            trained.curve.iter().map(|epoch| (epoch.epoch, epoch.knn_accuracy)).collect::<Vec<_>>()
+            trained
+                .curve
+                .iter()
+                .map(|epoch| (epoch.epoch, epoch.loss, epoch.knn_accuracy))
+                .collect::<Vec<_>>()
         };
         assert_eq!(curve(&continued), curve(&uninterrupted));
     }

@@ -98,7 +98,8 @@ pub enum DemoError {
 /// The first thing that goes wrong; the server is stopped and the folder removed even then.
 pub async fn run(settings: &DemoSettings) -> Result<(), DemoError> {
     let start = Instant::now();
-    let folder = tempfile::Builder::new().prefix("thanosql-demo-").tempdir().map_err(DemoError::Folder)?;
+    let folder =
+        tempfile::Builder::new().prefix("thanosql-demo-").tempdir().map_err(DemoError::Folder)?;
     let outcome = in_folder(settings, folder.path()).await;
     if settings.keep {
         let path = folder.keep();
@@ -120,7 +121,9 @@ async fn in_folder(settings: &DemoSettings, folder: &Path) -> Result<(), DemoErr
     let server_settings = settings.server(&store, &data)?;
     let listener = server::listen(&server_settings).await?;
     let address = listener.local_addr().map_err(DemoError::Folder)?;
-    say(&format!("A server listens on {address} now; any PostgreSQL client could connect to it.\n"))?;
+    say(&format!(
+        "A server listens on {address} now; any PostgreSQL client could connect to it.\n"
+    ))?;
     let shutdown = CancellationToken::new();
     let serving = {
         let shutdown = shutdown.clone();
@@ -143,7 +146,9 @@ async fn draw(settings: &DemoSettings, folder: PathBuf) -> Result<DigitsDataset,
     let (train, seed) = (settings.images, settings.seed);
     let test = (train * TEST_PER_HUNDRED / 100).max(MIN_TEST_IMAGES);
     say(&format!("Drawing {train} digits to learn from and {test} to test with."))?;
-    tokio::task::spawn_blocking(move || write_dataset(&folder, train, test, seed)).await?.map_err(DemoError::Draw)
+    tokio::task::spawn_blocking(move || write_dataset(&folder, train, test, seed))
+        .await?
+        .map_err(DemoError::Draw)
 }
 
 async fn tutorial(
@@ -184,7 +189,10 @@ async fn tutorial(
     let query = first(&digits.test)?;
     show(
         &mut client,
-        &format!("SEARCH IMAGE images={}\nUSING {MODEL}\nAS SELECT * FROM {EMBEDDINGS}", path(&query.path)),
+        &format!(
+            "SEARCH IMAGE images={}\nUSING {MODEL}\nAS SELECT * FROM {EMBEDDINGS}",
+            path(&query.path)
+        ),
     )
     .await?;
     let known = first(&digits.train)?;
@@ -242,26 +250,35 @@ async fn vectors(
 ) -> Result<Labelled, DemoError> {
     let statement = format!("SELECT image, {column} FROM {table}");
     let answer = client.run(&statement).await?;
-    let labels: HashMap<String, u32> =
-        files.iter().map(|file| (file.path.to_string_lossy().into_owned(), u32::from(file.label))).collect();
+    let labels: HashMap<String, u32> = files
+        .iter()
+        .map(|file| (file.path.to_string_lossy().into_owned(), u32::from(file.label)))
+        .collect();
     let unexpected = |reason: String| DemoError::Answer { statement: statement.clone(), reason };
     let mut labelled = Labelled { vectors: Vec::new(), labels: Vec::with_capacity(files.len()) };
     for row in &answer.rows {
         let [Some(image), Some(vector)] = row.as_slice() else {
             return Err(unexpected("a row without image or vector".to_owned()));
         };
-        let label = labels.get(image).ok_or_else(|| unexpected(format!("an image {image} that was not drawn")))?;
+        let label = labels
+            .get(image)
+            .ok_or_else(|| unexpected(format!("an image {image} that was not drawn")))?;
         labelled.labels.push(*label);
         labelled.vectors.extend(parse_vector(vector).map_err(DemoError::Vector)?);
     }
     if labelled.labels.len() != files.len() {
-        return Err(unexpected(format!("{} rows for {} files", labelled.labels.len(), files.len())));
+        return Err(unexpected(format!(
+            "{} rows for {} files",
+            labelled.labels.len(),
+            files.len()
+        )));
     }
     Ok(labelled)
 }
 
 fn raw_pixels(files: &[DigitsFile]) -> Labelled {
-    let sources: Vec<ImageSource> = files.iter().map(|file| ImageSource::Path(file.path.clone())).collect();
+    let sources: Vec<ImageSource> =
+        files.iter().map(|file| ImageSource::Path(file.path.clone())).collect();
     let spec = InputSpec { size: 28, color: Color::Gray };
     let (images, failures) = load_images(&sources, spec, &ImageLimits::default(), &|| false);
     let unreadable: Vec<usize> = failures.iter().map(|failure| failure.index).collect();

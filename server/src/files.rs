@@ -18,14 +18,14 @@ use std::sync::Arc;
 use thanosql_protocol::{SqlError, SqlState};
 
 /// What a folder is searched for when a statement names no file types: the image formats that are read.
-pub const IMAGE_EXTENSIONS: &[&str] = &[
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm",
-];
+pub const IMAGE_EXTENSIONS: &[&str] =
+    &[".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm"];
 
 /// How deep a recursive listing goes before it gives up.
 const MAX_FOLDER_DEPTH: usize = 64;
 
-const HINT: &str = "The folders that statements may read are named with --data-root when the server starts.";
+const HINT: &str =
+    "The folders that statements may read are named with --data-root when the server starts.";
 
 /// A data root that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,18 +59,15 @@ impl FileAccess {
     pub fn new(roots: &[PathBuf]) -> Result<FileAccess, DataRootError> {
         let mut canonical = Vec::with_capacity(roots.len());
         for root in roots {
-            let path = root.canonicalize().map_err(|source| DataRootError::Unusable {
-                path: root.clone(),
-                source,
-            })?;
+            let path = root
+                .canonicalize()
+                .map_err(|source| DataRootError::Unusable { path: root.clone(), source })?;
             if !path.is_dir() {
                 return Err(DataRootError::NotAFolder { path: root.clone() });
             }
             canonical.push(path);
         }
-        Ok(FileAccess {
-            roots: canonical.into(),
-        })
+        Ok(FileAccess { roots: canonical.into() })
     }
 
     /// The canonical data roots.
@@ -201,7 +198,10 @@ pub fn normal_path(path: &str) -> String {
     for component in Path::new(path).components() {
         match component {
             Component::CurDir => {}
-            Component::Prefix(_) | Component::RootDir | Component::ParentDir | Component::Normal(_) => {
+            Component::Prefix(_)
+            | Component::RootDir
+            | Component::ParentDir
+            | Component::Normal(_) => {
                 normal.push(component);
             }
         }
@@ -211,19 +211,12 @@ pub fn normal_path(path: &str) -> String {
 
 /// The last part of a path: `a/b/7.jpg` gives `7.jpg`. The path itself if it has no such part.
 pub fn file_name(path: &str) -> &str {
-    Path::new(path)
-        .file_name()
-        .and_then(OsStr::to_str)
-        .unwrap_or(path)
+    Path::new(path).file_name().and_then(OsStr::to_str).unwrap_or(path)
 }
 
 fn normal_extension(extension: &str) -> String {
     let lower = extension.to_lowercase();
-    if lower.starts_with('.') || lower.is_empty() {
-        lower
-    } else {
-        format!(".{lower}")
-    }
+    if lower.starts_with('.') || lower.is_empty() { lower } else { format!(".{lower}") }
 }
 
 struct Listing<'a> {
@@ -288,11 +281,8 @@ impl Listing<'_> {
 }
 
 fn forbidden(path: &str) -> SqlError {
-    SqlError::new(
-        SqlState::INSUFFICIENT_PRIVILEGE,
-        format!("\"{path}\" is outside the data roots"),
-    )
-    .with_hint(HINT)
+    SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("\"{path}\" is outside the data roots"))
+        .with_hint(HINT)
 }
 
 fn unreadable(path: &str, error: &io::Error) -> SqlError {
@@ -303,7 +293,9 @@ fn unreadable(path: &str, error: &io::Error) -> SqlError {
             SqlState::INSUFFICIENT_PRIVILEGE,
             format!("the server may not read \"{path}\""),
         )
-        .with_hint("The operating system's permissions of the file or of a folder above it forbid it.")
+        .with_hint(
+            "The operating system's permissions of the file or of a folder above it forbid it.",
+        )
     } else {
         SqlError::new(SqlState::IO_ERROR, format!("cannot read \"{path}\": {error}"))
     }
@@ -337,10 +329,19 @@ mod tests {
             let error = access.resolve(&path).unwrap_err();
             assert_eq!(error.code, code, "{path}: {error}");
         };
-        check(format!("{}/../outside/secret.jpg", root.display()), SqlState::INSUFFICIENT_PRIVILEGE);
-        check(format!("{}/outside/secret.jpg", folder.path().display()), SqlState::INSUFFICIENT_PRIVILEGE);
+        check(
+            format!("{}/../outside/secret.jpg", root.display()),
+            SqlState::INSUFFICIENT_PRIVILEGE,
+        );
+        check(
+            format!("{}/outside/secret.jpg", folder.path().display()),
+            SqlState::INSUFFICIENT_PRIVILEGE,
+        );
         // Outside, what is missing looks like what is forbidden.
-        check(format!("{}/outside/missing.jpg", folder.path().display()), SqlState::INSUFFICIENT_PRIVILEGE);
+        check(
+            format!("{}/outside/missing.jpg", folder.path().display()),
+            SqlState::INSUFFICIENT_PRIVILEGE,
+        );
         check(format!("{}/missing/deeper.jpg", root.display()), SqlState::UNDEFINED_FILE);
         check("../outside/secret.jpg".to_owned(), SqlState::INSUFFICIENT_PRIVILEGE);
         check(String::new(), SqlState::UNDEFINED_FILE);
@@ -362,7 +363,11 @@ mod tests {
     fn links_do_not_lead_out() {
         let (folder, access, root) = tree();
         std::os::unix::fs::symlink(folder.path().join("outside"), root.join("숫자/link")).unwrap();
-        std::os::unix::fs::symlink(folder.path().join("outside/secret.jpg"), root.join("숫자/link.jpg")).unwrap();
+        std::os::unix::fs::symlink(
+            folder.path().join("outside/secret.jpg"),
+            root.join("숫자/link.jpg"),
+        )
+        .unwrap();
         std::os::unix::fs::symlink(root.join("숫자"), root.join("숫자/하위/loop")).unwrap();
         std::os::unix::fs::symlink(root.join("숫자/2.jpg"), root.join("숫자/good.jpg")).unwrap();
         for path in ["숫자/link/secret.jpg", "숫자/link/missing.jpg", "숫자/link.jpg"] {

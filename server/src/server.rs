@@ -20,6 +20,7 @@ use thanosql_storage::{StorageError, Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalog::system::CorrelatedSubqueries;
 use crate::files::{DataRootError, FileAccess};
 use crate::functions::vector_functions;
 use crate::learning::{Learning, LearningError, LearningOptions};
@@ -154,6 +155,7 @@ fn query_state(settings: &Settings) -> datafusion::common::Result<SessionState> 
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_analyzer_rule(Arc::new(CorrelatedSubqueries))
         .build();
     use datafusion::execution::FunctionRegistry as _;
     for function in vector_functions() {

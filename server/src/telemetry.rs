@@ -44,10 +44,7 @@ pub enum TelemetryError {
 pub fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder()
         .parse(filter)
-        .map_err(|source| TelemetryError::Filter {
-            filter: filter.to_owned(),
-            source,
-        })
+        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
 }
 
 /// Sets logging up for the process: to standard error, coloured if that is a terminal. Once a process.
@@ -121,7 +118,8 @@ mod tests {
             .with_span_events(FmtSpan::CLOSE)
             .json()
             .flatten_event(true);
-        let subscriber = tracing_subscriber::registry().with(parse_filter("info").unwrap()).with(lines);
+        let subscriber =
+            tracing_subscriber::registry().with(parse_filter("info").unwrap()).with(lines);
         tracing::subscriber::with_default(subscriber, || {
             let span = statement_span(7, "SELECT");
             record_end(&span, Some(3), SqlState::SUCCESSFUL_COMPLETION);

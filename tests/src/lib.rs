@@ -69,13 +69,7 @@ impl TestServer {
             .recv_timeout(PATIENCE)
             .expect("the server says that it is ready")
             .expect("the line of the log names the port");
-        TestServer {
-            child,
-            port,
-            store: store.to_owned(),
-            data: data.to_owned(),
-            _folder: None,
-        }
+        TestServer { child, port, store: store.to_owned(), data: data.to_owned(), _folder: None }
     }
 
     /// The process, for looking at it from outside.
@@ -132,7 +126,10 @@ fn port_of(line: &str) -> Option<u16> {
 
 /// The rows of a simple query as texts.
 pub async fn rows(client: &Client, sql: &str) -> Vec<Vec<Option<String>>> {
-    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)));
+    let messages = client
+        .simple_query(sql)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)));
     messages
         .into_iter()
         .filter_map(|message| match message {

@@ -40,8 +40,12 @@ impl Answer {
             })
             .collect();
         let mut text = String::new();
-        let header: Vec<String> =
-            self.columns.iter().zip(&widths).map(|(name, width)| format!(" {} ", centred(name, *width))).collect();
+        let header: Vec<String> = self
+            .columns
+            .iter()
+            .zip(&widths)
+            .map(|(name, width)| format!(" {} ", centred(name, *width)))
+            .collect();
         let rule: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{}\n{}", header.join("|").trim_end(), rule.join("+"));
@@ -51,7 +55,11 @@ impl Answer {
                 .zip(&widths)
                 .map(|(cell, width)| {
                     let padding = " ".repeat(width.saturating_sub(self::width(cell)));
-                    if cell.parse::<f64>().is_ok() { format!(" {padding}{cell} ") } else { format!(" {cell}{padding} ") }
+                    if cell.parse::<f64>().is_ok() {
+                        format!(" {padding}{cell} ")
+                    } else {
+                        format!(" {cell}{padding} ")
+                    }
                 })
                 .collect();
             let _ = writeln!(text, "{}", cells.join("|").trim_end());
@@ -75,7 +83,9 @@ impl Answer {
     /// The drawings in a column side by side, each above the row's values in the caption columns.
     pub(super) fn gallery(&self, picture: &str, captions: &[&str]) -> String {
         let place = |name: &str| self.columns.iter().position(|column| column == name);
-        let value = |row: &[Option<String>], name: &str| place(name).and_then(|column| row.get(column).cloned().flatten());
+        let value = |row: &[Option<String>], name: &str| {
+            place(name).and_then(|column| row.get(column).cloned().flatten())
+        };
         let pictures: Vec<Vec<String>> = self
             .rows
             .iter()
@@ -90,8 +100,10 @@ impl Answer {
             })
             .collect();
         let height = pictures.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<usize> =
-            pictures.iter().map(|lines| lines.iter().map(|line| width(line)).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = pictures
+            .iter()
+            .map(|lines| lines.iter().map(|line| width(line)).max().unwrap_or(0))
+            .collect();
         let mut text = String::new();
         for line in 0..height {
             let parts: Vec<String> = pictures
@@ -152,7 +164,10 @@ mod tests {
     fn answer(columns: &[&str], rows: &[&[&str]]) -> Answer {
         Answer {
             columns: columns.iter().map(|name| (*name).to_owned()).collect(),
-            rows: rows.iter().map(|row| row.iter().map(|cell| Some((*cell).to_owned())).collect()).collect(),
+            rows: rows
+                .iter()
+                .map(|row| row.iter().map(|cell| Some((*cell).to_owned())).collect())
+                .collect(),
             affected: rows.len() as u64,
         }
     }
@@ -185,6 +200,9 @@ mod tests {
     #[test]
     fn pictures_stand_side_by_side() {
         let answer = answer(&["preview", "score"], &[&["█▀\n▄", "1.0"], &["░░░", "0.98765"]]);
-        assert_eq!(answer.gallery("preview", &["score"]), "█▀            ░░░\n▄             score 0.9877\nscore 1.0000\n");
+        assert_eq!(
+            answer.gallery("preview", &["score"]),
+            "█▀            ░░░\n▄             score 0.9877\nscore 1.0000\n"
+        );
     }
 }

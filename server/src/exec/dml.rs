@@ -4,6 +4,8 @@
 //! its rows (by row id, for UPDATE and DELETE) and their new values, and is then applied to the transaction. RETURNING is a query
 //! over the changed rows.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

@@ -3,6 +3,8 @@
 //! The types of a CSV file's columns are inferred from all of its lines, so that a value far down cannot break a type that the
 //! first lines suggested. A folder gives a row a file: its path and its name.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Rows on their way into a table: which types can be stored, and a stream's batches brought into a table's columns.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};

@@ -1,7 +1,9 @@
 //! Statements about the session itself: transactions, SET and SHOW, prepared statements, DISCARD.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use sqlparser::ast as pg;
-use thanosql_protocol::{Notice, Response, SqlError, SqlState};
+use thanosql_protocol::{Closed, Notice, Response, SqlError, SqlState};
 
 use super::Control;
 use super::query::text_rows;
@@ -186,6 +188,7 @@ impl ClientSession {
                 self.refuse_in_block("DISCARD ALL")?;
                 self.settings().reset_all();
                 self.prepared.clear();
+                self.closed.push(Closed::AllStatements);
                 "DISCARD ALL"
             }
             pg::DiscardObject::PLANS => "DISCARD PLANS",
@@ -199,13 +202,15 @@ impl ClientSession {
     pub(crate) fn deallocate(&mut self, name: &pg::Ident) -> Result<Response, SqlError> {
         if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all") {
             self.prepared.clear();
+            self.closed.push(Closed::AllStatements);
             return Ok(Response::Done { tag: "DEALLOCATE ALL".to_string() });
         }
         let name = sql::fold(name);
-        match self.prepared.remove(&name) {
-            Some(_) => Ok(Response::Done { tag: "DEALLOCATE".to_string() }),
-            None => Err(missing_prepared(&name)),
+        if self.prepared.remove(&name).is_none() {
+            // It may be one of the protocol's, whose names are not known here.
+            self.closed.push(Closed::Statement(name));
         }
+        Ok(Response::Done { tag: "DEALLOCATE".to_string() })
     }
 }
 

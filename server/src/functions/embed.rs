@@ -7,6 +7,8 @@
 //! DataFusion (55.2) wants a whole array from an asynchronous function, even if all arguments are scalars; such calls
 //! are therefore computed once and repeated, and [`resolve_constants`] takes them out of the plan before it runs.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,11 +151,8 @@ impl ScalarUDFImpl for EmbedFunction {
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         // DataFusion calls the asynchronous form wherever it supports one: in SELECT lists, filters and aggregates.
         Err(through_datafusion(
-            SqlError::new(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "embed cannot be called in this place",
-            )
-            .with_hint("Call it in the SELECT list of a subquery and use its column here."),
+            SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "embed cannot be called in this place")
+                .with_hint("Call it in the SELECT list of a subquery and use its column here."),
         ))
     }
 }
@@ -203,8 +202,13 @@ impl EmbedFunction {
         }
     }
 
-    async fn constant(&self, entry: &ModelEntry, value: &ScalarValue) -> Result<Option<Vec<f32>>, SqlError> {
-        let array = value.to_array().map_err(|error| crate::error::datafusion_error(error, None))?;
+    async fn constant(
+        &self,
+        entry: &ModelEntry,
+        value: &ScalarValue,
+    ) -> Result<Option<Vec<f32>>, SqlError> {
+        let array =
+            value.to_array().map_err(|error| crate::error::datafusion_error(error, None))?;
         let Some(image) = images_of(&array)?.pop().flatten() else {
             return Ok(None);
         };
@@ -222,12 +226,18 @@ impl EmbedFunction {
         Ok(vector)
     }
 
-    fn constants(&self) -> std::sync::MutexGuard<'_, HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>> {
+    fn constants(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>> {
         self.context.constants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The vectors of a column of images, `[count, dim]`, and which rows have one.
-    async fn column(&self, entry: &ModelEntry, array: &ArrayRef) -> Result<(Vec<f32>, Vec<bool>), SqlError> {
+    async fn column(
+        &self,
+        entry: &ModelEntry,
+        array: &ArrayRef,
+    ) -> Result<(Vec<f32>, Vec<bool>), SqlError> {
         let context = Arc::clone(&self.context);
         let images = images_of(array)?;
         let sources = tokio::task::spawn_blocking(move || context.allowed_sources(images))
@@ -260,7 +270,10 @@ impl EmbedFunction {
 impl EmbedContext {
     /// The images as they may be opened. A missing file is None where unreadable images may be skipped; a forbidden one is
     /// always an error.
-    fn allowed_sources(&self, images: Vec<Option<Image>>) -> Result<Vec<Option<ImageSource>>, SqlError> {
+    fn allowed_sources(
+        &self,
+        images: Vec<Option<Image>>,
+    ) -> Result<Vec<Option<ImageSource>>, SqlError> {
         images
             .into_iter()
             .map(|image| match image {
@@ -268,7 +281,12 @@ impl EmbedContext {
                 Some(Image::Bytes(bytes)) => Ok(Some(ImageSource::Bytes(bytes))),
                 Some(Image::Path(path)) => match self.files.resolve(&path) {
                     Ok(path) => Ok(Some(ImageSource::Path(path))),
-                    Err(error) if self.on_error == OnError::Skip && error.code == SqlState::UNDEFINED_FILE => Ok(None),
+                    Err(error)
+                        if self.on_error == OnError::Skip
+                            && error.code == SqlState::UNDEFINED_FILE =>
+                    {
+                        Ok(None)
+                    }
                     Err(error) => Err(error),
                 },
             })
@@ -345,7 +363,10 @@ fn vectors_array(values: Vec<f32>, valid: Vec<bool>, dim: i32) -> Result<ArrayRe
 ///
 /// `cosine_similarity(vector, embed('m', '/query.jpg'))` then compares a column with one vector, instead of with a
 /// column of equal ones.
-pub async fn resolve_constants(plan: LogicalPlan, config: &Arc<ConfigOptions>) -> Result<LogicalPlan> {
+pub async fn resolve_constants(
+    plan: LogicalPlan,
+    config: &Arc<ConfigOptions>,
+) -> Result<LogicalPlan> {
     let mut calls: Vec<ScalarFunction> = Vec::new();
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expression| {

@@ -98,7 +98,11 @@ pub fn print_function(context: Arc<PrintContext>) -> ScalarUDF {
 }
 
 /// The query's columns and those of its images: what PRINT IMAGE answers.
-pub fn print_plan(input: LogicalPlan, image: &Column, context: &Arc<PrintContext>) -> Result<LogicalPlan> {
+pub fn print_plan(
+    input: LogicalPlan,
+    image: &Column,
+    context: &Arc<PrintContext>,
+) -> Result<LogicalPlan> {
     let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
     let function = print_function(Arc::clone(context));
     let printed = function.call(vec![Expr::Column(image.clone())]).alias(STRUCT_COLUMN);
@@ -144,11 +148,13 @@ impl ScalarUDFImpl for PrintedPart {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let printed = args.args.first().map(|argument| argument.to_array(args.number_rows)).transpose()?;
-        let part = printed.as_ref().and_then(|printed| printed.as_struct_opt()).and_then(|fields| {
-            let part = fields.columns().get(self.place)?;
-            Some(Arc::clone(part))
-        });
+        let printed =
+            args.args.first().map(|argument| argument.to_array(args.number_rows)).transpose()?;
+        let part =
+            printed.as_ref().and_then(|printed| printed.as_struct_opt()).and_then(|fields| {
+                let part = fields.columns().get(self.place)?;
+                Some(Arc::clone(part))
+            });
         match part {
             Some(part) => Ok(ColumnarValue::Array(part)),
             None => Err(through_datafusion(crate::error::internal("a printed image is no struct"))),
@@ -213,7 +219,8 @@ impl AsyncScalarUDFImpl for PrintFunction {
                 "function print_image takes an image",
             )));
         };
-        let images = images_of(&argument.to_array(args.number_rows)?).map_err(through_datafusion)?;
+        let images =
+            images_of(&argument.to_array(args.number_rows)?).map_err(through_datafusion)?;
         let context = &self.context;
         let printed: Vec<Option<Printed>> = futures::stream::iter(images)
             .map(|image| {
@@ -274,7 +281,8 @@ impl PrintContext {
                 })
             }
             PrintFormat::Text => {
-                let image = preview(&source, &self.limits, PREVIEW_COLUMNS, PREVIEW_ROWS).map_err(failed)?;
+                let image = preview(&source, &self.limits, PREVIEW_COLUMNS, PREVIEW_ROWS)
+                    .map_err(failed)?;
                 Ok(Printed {
                     media_type: image.media_type,
                     width: image.width,
@@ -349,7 +357,9 @@ mod tests {
         });
         let session = SessionContext::new();
         let rows = paths.len();
-        let batch = RecordBatch::try_from_iter([("image", Arc::new(StringArray::from(paths)) as ArrayRef)]).unwrap();
+        let batch =
+            RecordBatch::try_from_iter([("image", Arc::new(StringArray::from(paths)) as ArrayRef)])
+                .unwrap();
         session.register_batch("t", batch).unwrap();
         let run = async {
             let input = session.table("t").await?.into_unoptimized_plan();
@@ -366,7 +376,8 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_the_file_itself_and_null_stays_null() {
         let batch = print(PrintFormat::Bytes, vec![Some("숫자.pgm"), None]).await.unwrap();
-        let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let names: Vec<_> =
+            batch.schema().fields().iter().map(|field| field.name().clone()).collect();
         assert_eq!(names, ["image", "media_type", "width", "height", "image_bytes"]);
         assert_eq!(batch.column(1).as_string::<i32>().value(0), "image/x-portable-anymap");
         assert_eq!(batch.column(2).as_primitive::<Int32Type>().value(0), 2);
@@ -397,7 +408,8 @@ mod tests {
         ])
         .unwrap();
         session.register_batch("t", batch).unwrap();
-        let input = session.sql("SELECT image, score FROM t ORDER BY score DESC LIMIT 1").await.unwrap();
+        let input =
+            session.sql("SELECT image, score FROM t ORDER BY score DESC LIMIT 1").await.unwrap();
         let input = input.into_unoptimized_plan();
         let image = input.schema().columns()[0].clone();
         let plan = print_plan(input, &image, &context).unwrap();

@@ -70,7 +70,9 @@ impl ScalarUDFImpl for TargetFunction {
         let places: UInt32Array = images(&args)?
             .iter()
             .map(|image| match image {
-                Some(Image::Path(path)) => self.rows.find(path).and_then(|row| u32::try_from(row).ok()),
+                Some(Image::Path(path)) => {
+                    self.rows.find(path).and_then(|row| u32::try_from(row).ok())
+                }
                 Some(Image::Bytes(_)) | None => None,
             })
             .collect();
@@ -142,7 +144,12 @@ mod tests {
         let context = SessionContext::new();
         context.register_udf(target_function(rows));
         context.register_udf(filename_function());
-        let paths = StringArray::from(vec![Some("/d//1.jpg"), Some("/d/2.jpg"), None, Some("/other/숫자.jpg")]);
+        let paths = StringArray::from(vec![
+            Some("/d//1.jpg"),
+            Some("/d/2.jpg"),
+            None,
+            Some("/other/숫자.jpg"),
+        ]);
         let batch = RecordBatch::try_from_iter([("p", Arc::new(paths) as ArrayRef)]).unwrap();
         context.register_batch("t", batch).unwrap();
         let batches = context

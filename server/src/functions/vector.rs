@@ -7,11 +7,13 @@
 //! and NaN would stand before every other row in `ORDER BY ... DESC`. Results are clamped to [-1, 1], and equal vectors
 //! give exactly 1.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, Float64Builder, Int32Builder,
-    ListArray, ListBuilder, Float32Builder,
+    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, Float32Builder, Float64Builder,
+    Int32Builder, ListArray, ListBuilder,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Float32Type};
@@ -147,10 +149,7 @@ fn dot_and_square(a: &[f32], b: &[f32]) -> (f32, f32) {
     }
     let product_rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
     let square_rest: f32 = a_rest.iter().map(|x| x * x).sum();
-    (
-        products.iter().sum::<f32>() + product_rest,
-        squares.iter().sum::<f32>() + square_rest,
-    )
+    (products.iter().sum::<f32>() + product_rest, squares.iter().sum::<f32>() + square_rest)
 }
 
 /// A column of vectors as one run of numbers.
@@ -176,7 +175,9 @@ impl Vectors {
                 for text in array.as_string::<i32>() {
                     match text {
                         Some(text) => {
-                            builder.values().append_slice(&parse_vector(text).map_err(through_datafusion)?);
+                            builder
+                                .values()
+                                .append_slice(&parse_vector(text).map_err(through_datafusion)?);
                             builder.append(true);
                         }
                         None => builder.append(false),
@@ -197,7 +198,8 @@ impl Vectors {
     fn of_fixed(array: &FixedSizeListArray) -> Result<Vectors> {
         let dim = usize::try_from(array.value_length()).unwrap_or(0);
         // `values` ignores a slice's offset: `value_offset` of the first row is where it starts.
-        let start = if array.is_empty() { 0 } else { usize::try_from(array.value_offset(0)).unwrap_or(0) };
+        let start =
+            if array.is_empty() { 0 } else { usize::try_from(array.value_offset(0)).unwrap_or(0) };
         let values = float_values(array.values())?.slice(start, array.len() * dim);
         Ok(Vectors {
             values,
@@ -236,9 +238,7 @@ impl Vectors {
 }
 
 fn float_values(values: &ArrayRef) -> Result<Float32Array> {
-    Ok(arrow::compute::cast(values, &DataType::Float32)?
-        .as_primitive::<Float32Type>()
-        .clone())
+    Ok(arrow::compute::cast(values, &DataType::Float32)?.as_primitive::<Float32Type>().clone())
 }
 
 fn not_a_vector(data_type: &DataType) -> DataFusionError {
@@ -259,7 +259,9 @@ fn different_lengths(a: usize, b: usize) -> DataFusionError {
 fn vector_argument(data_type: &DataType) -> Result<DataType> {
     let float_item = || Arc::new(Field::new("item", DataType::Float32, true));
     match data_type {
-        DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32 => Ok(data_type.clone()),
+        DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32 => {
+            Ok(data_type.clone())
+        }
         DataType::FixedSizeList(item, dim) if item.data_type().is_numeric() => {
             Ok(DataType::FixedSizeList(float_item(), *dim))
         }
@@ -282,10 +284,7 @@ struct MetricFunction {
 
 impl MetricFunction {
     fn new(metric: Metric) -> MetricFunction {
-        MetricFunction {
-            metric,
-            signature: Signature::user_defined(Volatility::Immutable),
-        }
+        MetricFunction { metric, signature: Signature::user_defined(Volatility::Immutable) }
     }
 }
 
@@ -456,14 +455,20 @@ impl ScalarUDFImpl for MeasureFunction {
             Measure::Dimensions => {
                 let mut results = Int32Builder::with_capacity(vectors.len);
                 for row in 0..vectors.len {
-                    results.append_option(vectors.get(row)?.map(|vector| i32::try_from(vector.len()).unwrap_or(i32::MAX)));
+                    results.append_option(
+                        vectors
+                            .get(row)?
+                            .map(|vector| i32::try_from(vector.len()).unwrap_or(i32::MAX)),
+                    );
                 }
                 Arc::new(results.finish())
             }
             Measure::Norm => {
                 let mut results = Float64Builder::with_capacity(vectors.len);
                 for row in 0..vectors.len {
-                    results.append_option(vectors.get(row)?.map(|vector| f64::from(dot(vector, vector)).sqrt()));
+                    results.append_option(
+                        vectors.get(row)?.map(|vector| f64::from(dot(vector, vector)).sqrt()),
+                    );
                 }
                 Arc::new(results.finish())
             }
@@ -484,9 +489,7 @@ struct ToVector {
 
 impl ToVector {
     fn new() -> ToVector {
-        ToVector {
-            signature: Signature::user_defined(Volatility::Immutable),
-        }
+        ToVector { signature: Signature::user_defined(Volatility::Immutable) }
     }
 }
 
@@ -587,11 +590,13 @@ impl ScalarUDFImpl for ToVector {
 }
 
 fn unknown_length() -> DataFusionError {
-    through_datafusion(SqlError::new(
-        SqlState::INDETERMINATE_DATATYPE,
-        "the number of dimensions must be written out",
+    through_datafusion(
+        SqlError::new(
+            SqlState::INDETERMINATE_DATATYPE,
+            "the number of dimensions must be written out",
+        )
+        .with_hint("Write the cast as '[1,2,3]'::vector(3)."),
     )
-    .with_hint("Write the cast as '[1,2,3]'::vector(3)."))
 }
 
 fn wrong_arguments(function: &str, wanted: &str) -> DataFusionError {
@@ -626,8 +631,11 @@ pub fn parse_vector(text: &str) -> Result<Vec<f32>, SqlError> {
     let mut values = Vec::new();
     for number in inner.split(',') {
         let number = number.trim();
-        let plain = number.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E'));
-        let value: f32 = if plain { number.parse().map_err(|_| malformed())? } else { return Err(malformed()) };
+        let plain = number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E'));
+        let value: f32 =
+            if plain { number.parse().map_err(|_| malformed())? } else { return Err(malformed()) };
         if value.is_infinite() {
             return Err(SqlError::new(
                 SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
@@ -680,14 +688,23 @@ mod tests {
         assert_eq!(number("SELECT cosine_similarity([1, 0], [0, 1])").await, 0.0);
         assert_eq!(number("SELECT cosine_similarity([3, 4], [3, 4])").await, 1.0);
         assert_eq!(number("SELECT cosine_similarity('[1,2]', [-2, -4])").await, -1.0);
-        assert!((number("SELECT cosine_similarity([1, 0], [1, 1])").await - 0.5_f64.sqrt()).abs() < 1e-9);
+        assert!(
+            (number("SELECT cosine_similarity([1, 0], [1, 1])").await - 0.5_f64.sqrt()).abs()
+                < 1e-9
+        );
         assert_eq!(number("SELECT cosine_similarity([0, 0], [1, 1])").await, 0.0);
         assert_eq!(number("SELECT l2_distance([0, 0], '[3, 4]')").await, 5.0);
         assert_eq!(number("SELECT inner_product([1, 2], [3, 4])").await, 11.0);
         assert_eq!(number("SELECT vector_negative_inner_product([1, 2], [3, 4])").await, -11.0);
         assert_eq!(number("SELECT l2_norm([3, 4])").await, 5.0);
-        assert_eq!(one("SELECT vector_dims('[1,2,3]')").await.unwrap(), ScalarValue::Int32(Some(3)));
-        assert_eq!(one("SELECT cosine_similarity(NULL, [1.0])").await.unwrap(), ScalarValue::Float64(None));
+        assert_eq!(
+            one("SELECT vector_dims('[1,2,3]')").await.unwrap(),
+            ScalarValue::Int32(Some(3))
+        );
+        assert_eq!(
+            one("SELECT cosine_similarity(NULL, [1.0])").await.unwrap(),
+            ScalarValue::Float64(None)
+        );
     }
 
     #[tokio::test]
@@ -706,7 +723,10 @@ mod tests {
     #[tokio::test]
     async fn a_text_becomes_a_vector() {
         let value = one("SELECT to_vector('[1, 2.5,-3e1]', 3)").await.unwrap();
-        let expected = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>([Some([Some(1.0), Some(2.5), Some(-30.0)])], 3);
+        let expected = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(
+            [Some([Some(1.0), Some(2.5), Some(-30.0)])],
+            3,
+        );
         assert_eq!(value, ScalarValue::FixedSizeList(Arc::new(expected)));
     }
 
@@ -714,11 +734,16 @@ mod tests {
     async fn a_column_against_one_vector_keeps_order_nulls_and_slices() {
         let dim = 37; // no multiple of the lanes
         let rows: Vec<Option<Vec<Option<f32>>>> = (0..50)
-            .map(|row| (row % 7 != 3).then(|| (0..dim).map(|i| Some(((row * 31 + i * 17) % 23) as f32 - 11.0)).collect()))
+            .map(|row| {
+                (row % 7 != 3).then(|| {
+                    (0..dim).map(|i| Some(((row * 31 + i * 17) % 23) as f32 - 11.0)).collect()
+                })
+            })
             .collect();
         let array = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(rows.clone(), dim);
         let array = array.slice(5, 40);
-        let query: Vec<f32> = rows[9].as_ref().unwrap().iter().map(|value| value.unwrap()).collect();
+        let query: Vec<f32> =
+            rows[9].as_ref().unwrap().iter().map(|value| value.unwrap()).collect();
         let batch = RecordBatch::try_from_iter([("v", Arc::new(array) as ArrayRef)]).unwrap();
         let context = context();
         context.register_batch("t", batch).unwrap();
@@ -737,8 +762,10 @@ mod tests {
             match &rows[row + 5] {
                 None => assert!(results.is_null(row)),
                 Some(vector) => {
-                    let pair = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-                    let a: Vec<f64> = vector.iter().map(|value| f64::from(value.unwrap())).collect();
+                    let pair =
+                        |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+                    let a: Vec<f64> =
+                        vector.iter().map(|value| f64::from(value.unwrap())).collect();
                     let b: Vec<f64> = query.iter().map(|value| f64::from(*value)).collect();
                     let expected = pair(&a, &b) / (pair(&a, &a) * pair(&b, &b)).sqrt();
                     assert!((results.value(row) - expected).abs() < 1e-6, "row {row}");

@@ -53,10 +53,7 @@ pub(crate) struct ModelCache {
 
 impl ModelCache {
     pub(crate) fn new(limit_bytes: u64) -> ModelCache {
-        ModelCache {
-            limit_bytes,
-            slots: Mutex::default(),
-        }
+        ModelCache { limit_bytes, slots: Mutex::default() }
     }
 
     /// The value of `key`, or what `load` gives together with its size in bytes.
@@ -74,14 +71,7 @@ impl ModelCache {
         }
         let (value, bytes) = load()?;
         slots.bytes += bytes;
-        slots.by_key.insert(
-            key.clone(),
-            Slot {
-                value: value.clone(),
-                bytes,
-                last_use: now,
-            },
-        );
+        slots.by_key.insert(key.clone(), Slot { value: value.clone(), bytes, last_use: now });
         // The newest stays even if it is over the limit alone: its user has it in memory anyway.
         while slots.bytes > self.limit_bytes && slots.by_key.len() > 1 {
             let Some(oldest) = slots
@@ -106,7 +96,9 @@ mod tests {
     use super::*;
 
     fn rows() -> Cached {
-        let bytes = TrainingRows::to_ipc(&[KeptRow { path: Some("a"), filename: None, target: None }]).unwrap();
+        let bytes =
+            TrainingRows::to_ipc(&[KeptRow { path: Some("a"), filename: None, target: None }])
+                .unwrap();
         Cached::Rows(Arc::new(TrainingRows::for_tests(bytes)))
     }
 

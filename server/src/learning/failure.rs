@@ -1,6 +1,8 @@
 //! What goes wrong with images and models, as a client sees it. Exhaustive on purpose: a new cause must be given a
 //! code here.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::io::ErrorKind;
 
 use thanosql_ml::MlError;
@@ -23,7 +25,9 @@ pub fn image_error(error: &ImageError, shown: Option<&str>) -> SqlError {
             SqlState::INVALID_BINARY_REPRESENTATION,
             format!("\"{}\" is not an image", name(given)),
         )
-        .with_hint("JPEG, PNG, WebP, BMP, GIF and PNM are read; the content decides, not the file's name."),
+        .with_hint(
+            "JPEG, PNG, WebP, BMP, GIF and PNM are read; the content decides, not the file's name.",
+        ),
         ImageError::Broken { name: given, reason } => SqlError::new(
             SqlState::INVALID_BINARY_REPRESENTATION,
             format!("\"{}\" is a broken image", name(given)),
@@ -33,7 +37,9 @@ pub fn image_error(error: &ImageError, shown: Option<&str>) -> SqlError {
             SqlState::PROGRAM_LIMIT_EXCEEDED,
             format!("the image \"{}\" is too large: {reason}", name(given)),
         )
-        .with_hint("The settings max_image_bytes, max_image_pixels and max_image_side are the limits."),
+        .with_hint(
+            "The settings max_image_bytes, max_image_pixels and max_image_side are the limits.",
+        ),
         ImageError::NoImages | ImageError::BadSize { .. } => {
             SqlError::new(SqlState::INVALID_PARAMETER_VALUE, error.to_string())
         }
@@ -58,9 +64,13 @@ pub fn ml_error(error: MlError) -> SqlError {
     match error {
         MlError::NoDevice { .. } => SqlError::new(SqlState::SYSTEM_ERROR, message)
             .with_hint("device='cpu' always works; 'auto' takes a GPU if there is one."),
-        MlError::UnknownName { known, .. } => SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
-            .with_hint(format!("Valid are: {known}.")),
-        MlError::InvalidOption { .. } | MlError::TargetsMismatch { .. } | MlError::InputMismatch { .. } => {
+        MlError::UnknownName { known, .. } => {
+            SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
+                .with_hint(format!("Valid are: {known}."))
+        }
+        MlError::InvalidOption { .. }
+        | MlError::TargetsMismatch { .. }
+        | MlError::InputMismatch { .. } => {
             SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
         }
         MlError::TooFewImages { .. } => SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
@@ -73,10 +83,7 @@ pub fn ml_error(error: MlError) -> SqlError {
         }
         MlError::Device { .. } => SqlError::new(SqlState::SYSTEM_ERROR, message),
         MlError::Image(error) => image_error(&error, None),
-        MlError::Io { source, .. } => SqlError {
-            message,
-            ..crate::error::io_error(&source)
-        },
+        MlError::Io { source, .. } => SqlError { message, ..crate::error::io_error(&source) },
         // The enum may grow in a crate of its own; until it has a code it is a fault of ours.
         other => crate::error::internal(other),
     }

@@ -187,10 +187,8 @@ impl JobRecord {
 
     /// The progress in one line: `epoch 2/5, step 31/156, loss 3.21, 412 images/s, 1 min 20 s left`.
     pub fn progress_line(&self) -> String {
-        let mut line = format!(
-            "epoch {}/{}, step {}/{}",
-            self.epoch, self.epochs, self.step, self.steps
-        );
+        let mut line =
+            format!("epoch {}/{}, step {}/{}", self.epoch, self.epochs, self.step, self.steps);
         if let Some(loss) = self.loss {
             line.push_str(&format!(", loss {loss:.3}"));
         }
@@ -264,10 +262,7 @@ impl LiveJob {
 
     /// Asks the job to stop. The first reason stays.
     pub(crate) fn stop(&self, reason: SqlError) {
-        self.stop_reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(reason);
+        self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.cancel.cancel();
     }
 
@@ -454,7 +449,13 @@ pub(crate) mod tests {
 
     #[test]
     fn durations() {
-        for (seconds, text) in [(0.4, "0 s"), (59.4, "59 s"), (60.0, "1 min 0 s"), (7_500.0, "2 h 5 min"), (-1.0, "0 s")] {
+        for (seconds, text) in [
+            (0.4, "0 s"),
+            (59.4, "59 s"),
+            (60.0, "1 min 0 s"),
+            (7_500.0, "2 h 5 min"),
+            (-1.0, "0 s"),
+        ] {
             assert_eq!(duration_text(seconds), text);
         }
     }

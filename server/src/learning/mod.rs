@@ -169,10 +169,7 @@ pub struct Learning {
 
 impl std::fmt::Debug for Learning {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Learning")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Learning").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -180,11 +177,7 @@ impl Learning {
     /// Takes over the store's jobs: whatever was queued or running when the last server ended becomes 'failed'. Opens no
     /// device yet. Blocking.
     pub fn start(store: Store, options: LearningOptions) -> Result<Arc<Learning>, LearningError> {
-        let shared = Shared {
-            store,
-            limits: options.limits,
-            live: Mutex::default(),
-        };
+        let shared = Shared { store, limits: options.limits, live: Mutex::default() };
         correct_interrupted_jobs(&shared)?;
         Ok(Arc::new(Learning {
             shared: Arc::new(shared),
@@ -216,11 +209,7 @@ impl Learning {
             }
             None => None,
         };
-        let id = self
-            .shared
-            .store
-            .next_job_id()
-            .map_err(crate::error::storage_error)?;
+        let id = self.shared.store.next_job_id().map_err(crate::error::storage_error)?;
         let record = JobRecord {
             id,
             kind: if start.is_some() { JobKind::Fit } else { JobKind::Build },
@@ -296,13 +285,16 @@ impl Learning {
         let record = self.stored_job(job)?;
         Err(SqlError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("job {job} has ended already: it {}", match record.state {
-                JobState::Succeeded => "succeeded",
-                JobState::Failed => "failed",
-                JobState::Cancelled => "was cancelled",
-                // It ended between the two looks.
-                JobState::Queued | JobState::Running => "was about to end",
-            }),
+            format!(
+                "job {job} has ended already: it {}",
+                match record.state {
+                    JobState::Succeeded => "succeeded",
+                    JobState::Failed => "failed",
+                    JobState::Cancelled => "was cancelled",
+                    // It ended between the two looks.
+                    JobState::Queued | JobState::Running => "was about to end",
+                }
+            ),
         ))
     }
 
@@ -326,7 +318,9 @@ impl Learning {
                         Ok(record) => {
                             records.insert(id, record);
                         }
-                        Err(error) => tracing::error!(job = id, %error, "a stored job cannot be read"),
+                        Err(error) => {
+                            tracing::error!(job = id, %error, "a stored job cannot be read")
+                        }
                     }
                 }
             }
@@ -343,14 +337,13 @@ impl Learning {
     }
 
     fn stored_job(&self, job: u64) -> Result<JobRecord, SqlError> {
-        let bytes = self
-            .shared
-            .store
-            .job(job)
-            .map_err(crate::error::storage_error)?
-            .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_OBJECT, format!("job {job} does not exist")))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| SqlError::new(SqlState::DATA_CORRUPTED, format!("job {job} cannot be read: {error}")))
+        let bytes =
+            self.shared.store.job(job).map_err(crate::error::storage_error)?.ok_or_else(|| {
+                SqlError::new(SqlState::UNDEFINED_OBJECT, format!("job {job} does not exist"))
+            })?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            SqlError::new(SqlState::DATA_CORRUPTED, format!("job {job} cannot be read: {error}"))
+        })
     }
 
     /// The vectors of images. Decodes in parallel on blocking threads while earlier images are on the device; stops soon after
@@ -397,7 +390,8 @@ impl Learning {
         let dim = model.embedding_dim();
         let count = images.len();
         let images: Arc<[ImageSource]> = images.into();
-        let piece = (MAX_PIECE_BYTES / model.input().image_len().max(1)).clamp(1, batch_size.unwrap_or(self.options.embed_batch).max(1));
+        let piece = (MAX_PIECE_BYTES / model.input().image_len().max(1))
+            .clamp(1, batch_size.unwrap_or(self.options.embed_batch).max(1));
         let pieces = (0..count).step_by(piece).map(|start| start..(start + piece).min(count));
         let mut results = futures::stream::iter(pieces.map(|range| {
             self.embed_piece(&worker, &model, Arc::clone(&images), range, on_error, cancel)
@@ -424,17 +418,16 @@ impl Learning {
         on_error: OnError,
         cancel: &CancellationToken,
     ) -> Result<Embedded, SqlError> {
-        let permit = worker
-            .permits()
-            .acquire_owned()
-            .await
-            .map_err(crate::error::internal)?;
+        let permit = worker.permits().acquire_owned().await.map_err(crate::error::internal)?;
         let count = range.len();
         let (set, failures) = {
             let spec = model.input();
             let limits = self.options.limits;
             let cancel = cancel.clone();
-            blocking(move || Ok(load_images(&images[range], spec, &limits, &|| cancel.is_cancelled()))).await?
+            blocking(move || {
+                Ok(load_images(&images[range], spec, &limits, &|| cancel.is_cancelled()))
+            })
+            .await?
         };
         if cancel.is_cancelled() {
             return Err(crate::error::cancelled());
@@ -465,11 +458,7 @@ impl Learning {
 
     /// The training rows of a model, from the cache if they are there. Blocking.
     pub fn training_rows(&self, entry: &ModelEntry) -> Result<Arc<TrainingRows>, SqlError> {
-        let key = CacheKey {
-            oid: entry.oid(),
-            version: entry.version(),
-            part: CachePart::Rows,
-        };
+        let key = CacheKey { oid: entry.oid(), version: entry.version(), part: CachePart::Rows };
         let cached = self.cache.get_or_load(&key, || {
             let metadata = ModelMetadata::read(entry)?;
             let rows = TrainingRows::read(entry, &metadata)?;
@@ -478,7 +467,9 @@ impl Learning {
         })?;
         match cached {
             Cached::Rows(rows) => Ok(rows),
-            Cached::Encoder(_) => Err(crate::error::internal("the model cache holds an encoder as rows")),
+            Cached::Encoder(_) => {
+                Err(crate::error::internal("the model cache holds an encoder as rows"))
+            }
         }
     }
 
@@ -486,20 +477,18 @@ impl Learning {
         let key = CacheKey {
             oid: entry.oid(),
             version: entry.version(),
-            part: CachePart::Encoder {
-                device: worker.device().name().to_owned(),
-            },
+            part: CachePart::Encoder { device: worker.device().name().to_owned() },
         };
         let cached = self.cache.get_or_load(&key, || {
-            let bytes = entry
-                .part(model::WEIGHTS_PART)
-                .map_err(crate::error::storage_error)?;
+            let bytes = entry.part(model::WEIGHTS_PART).map_err(crate::error::storage_error)?;
             let encoder = Model::from_safetensors(&bytes, worker.device()).map_err(ml_error)?;
             Ok((Cached::Encoder(Arc::new(encoder)), bytes.len() as u64))
         })?;
         match cached {
             Cached::Encoder(encoder) => Ok(encoder),
-            Cached::Rows(_) => Err(crate::error::internal("the model cache holds rows as an encoder")),
+            Cached::Rows(_) => {
+                Err(crate::error::internal("the model cache holds rows as an encoder"))
+            }
         }
     }
 
@@ -521,7 +510,8 @@ impl Learning {
             Some(worker) => worker,
             None => {
                 tracing::info!(device = device.name(), "device opened");
-                Worker::start(device, Arc::clone(&self.shared)).map_err(|error| crate::error::io_error(&error))?
+                Worker::start(device, Arc::clone(&self.shared))
+                    .map_err(|error| crate::error::io_error(&error))?
             }
         };
         workers.push((choice, Arc::clone(&worker)));
@@ -537,7 +527,9 @@ impl Learning {
             for job in live {
                 job.stop(worker::shutting_down());
             }
-            let workers = std::mem::take(&mut *learning.workers.lock().unwrap_or_else(PoisonError::into_inner));
+            let workers = std::mem::take(
+                &mut *learning.workers.lock().unwrap_or_else(PoisonError::into_inner),
+            );
             for (_, worker) in workers {
                 worker.stop();
             }
@@ -565,11 +557,7 @@ fn spread(vectors: &[f32], dim: usize, count: usize, failures: &[ImageFailure]) 
             all[row * dim..(row + 1) * dim].copy_from_slice(vector);
         }
     }
-    Embedded {
-        vectors: all,
-        dim,
-        ok,
-    }
+    Embedded { vectors: all, dim, ok }
 }
 
 /// Runs blocking work off the async threads; a panic in it is an internal error.
@@ -578,7 +566,9 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, SqlError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(error) if error.is_panic() => Err(worker::panicked("blocking work", &*error.into_panic())),
+        Err(error) if error.is_panic() => {
+            Err(worker::panicked("blocking work", &*error.into_panic()))
+        }
         Err(_) => Err(crate::error::cancelled()),
     }
 }
@@ -617,10 +607,12 @@ fn correct_interrupted_jobs(shared: &Shared) -> Result<(), LearningError> {
                 "the server stopped while the job ran",
             )));
         }
-        shared
-            .store_job(&record)
-            .map_err(|source| LearningError::Record { id, source })?;
-        tracing::warn!(job = id, state = record.state.as_str(), "a job was interrupted by the end of the last server");
+        shared.store_job(&record).map_err(|source| LearningError::Record { id, source })?;
+        tracing::warn!(
+            job = id,
+            state = record.state.as_str(),
+            "a job was interrupted by the end of the last server"
+        );
     }
     Ok(())
 }

@@ -51,10 +51,7 @@ pub struct TargetColumn {
 impl TargetColumn {
     /// Keeps the column's name and type.
     pub fn of(field: &Field) -> TargetColumn {
-        TargetColumn {
-            name: field.name().clone(),
-            type_oid: types::type_oid(field),
-        }
+        TargetColumn { name: field.name().clone(), type_oid: types::type_oid(field) }
     }
 
     /// The Arrow type of the values; text if the type is one that is not known any more.
@@ -202,7 +199,8 @@ pub fn provenance(entry: &ModelEntry) -> HashMap<String, String> {
 /// Errors: 55000.
 pub fn check_provenance(field: &Field, entry: &ModelEntry) -> Result<(), SqlError> {
     let metadata = field.metadata();
-    let (Some(model), Some(version)) = (metadata.get(MODEL_KEY), metadata.get(MODEL_VERSION_KEY)) else {
+    let (Some(model), Some(version)) = (metadata.get(MODEL_KEY), metadata.get(MODEL_VERSION_KEY))
+    else {
         return Ok(());
     };
     if model == entry.name() && *version == entry.version().to_string() {
@@ -221,12 +219,8 @@ pub fn check_provenance(field: &Field, entry: &ModelEntry) -> Result<(), SqlErro
             entry.name()
         )
     };
-    Err(
-        SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message).with_hint(format!(
-            "CONVERT USING {} makes new vectors.",
-            entry.name()
-        )),
-    )
+    Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        .with_hint(format!("CONVERT USING {} makes new vectors.", entry.name())))
 }
 
 /// The rows that a model was trained with: path, file name and target of each image, and the way from a path to them.
@@ -244,25 +238,25 @@ impl TrainingRows {
     /// Reads the rows of a stored model. Blocking.
     pub fn read(entry: &ModelEntry, metadata: &ModelMetadata) -> Result<TrainingRows, SqlError> {
         let bytes = entry.part(ROWS_PART).map_err(crate::error::storage_error)?;
-        let target_type = metadata
-            .target
-            .as_ref()
-            .map_or(DataType::Utf8, TargetColumn::data_type);
+        let target_type = metadata.target.as_ref().map_or(DataType::Utf8, TargetColumn::data_type);
         TrainingRows::from_ipc(bytes, &target_type).map_err(|reason| {
             SqlError::new(
                 SqlState::DATA_CORRUPTED,
-                format!("the training rows of the model \"{}\" cannot be read: {reason}", entry.name()),
+                format!(
+                    "the training rows of the model \"{}\" cannot be read: {reason}",
+                    entry.name()
+                ),
             )
         })
     }
 
     pub(crate) fn from_ipc(bytes: Vec<u8>, target_type: &DataType) -> Result<TrainingRows, String> {
-        let reader = FileReader::try_new(Cursor::new(bytes), None).map_err(|error| error.to_string())?;
+        let reader =
+            FileReader::try_new(Cursor::new(bytes), None).map_err(|error| error.to_string())?;
         let schema = reader.schema();
-        let batches = reader
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| error.to_string())?;
-        let batch = arrow::compute::concat_batches(&schema, &batches).map_err(|error| error.to_string())?;
+        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        let batch =
+            arrow::compute::concat_batches(&schema, &batches).map_err(|error| error.to_string())?;
         let text = |name: &str| {
             batch
                 .column_by_name(name)
@@ -270,7 +264,8 @@ impl TrainingRows {
                 .ok_or_else(|| format!("no text column {name}"))
         };
         let (paths, filenames, targets) = (text("path")?, text("filename")?, text("target")?);
-        let typed_targets = arrow::compute::cast(&targets, target_type).map_err(|error| error.to_string())?;
+        let typed_targets =
+            arrow::compute::cast(&targets, target_type).map_err(|error| error.to_string())?;
         let mut by_path = HashMap::with_capacity(paths.len());
         for row in 0..paths.len() {
             if paths.is_valid(row) {
@@ -278,13 +273,7 @@ impl TrainingRows {
                 by_path.entry(normal_path(paths.value(row))).or_insert(row_number);
             }
         }
-        Ok(TrainingRows {
-            paths,
-            filenames,
-            targets,
-            typed_targets,
-            by_path,
-        })
+        Ok(TrainingRows { paths, filenames, targets, typed_targets, by_path })
     }
 
     /// The rows as they are stored.

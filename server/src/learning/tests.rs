@@ -39,7 +39,12 @@ impl Place {
             statement: format!("BUILD MODEL {name}"),
             user: "tester".to_owned(),
             overwrite: false,
-            options: TrainOptions { max_epochs: epochs, batch_size: Some(16), seed: 3, ..TrainOptions::default() },
+            options: TrainOptions {
+                max_epochs: epochs,
+                batch_size: Some(16),
+                seed: 3,
+                ..TrainOptions::default()
+            },
             options_given: serde_json::json!({ "max_epochs": epochs }),
             image_size: None,
             color: None,
@@ -59,7 +64,8 @@ impl Place {
 }
 
 fn learning(store: &Store) -> Arc<Learning> {
-    let options = LearningOptions { device: DeviceChoice::Cpu, embed_batch: 8, ..LearningOptions::default() };
+    let options =
+        LearningOptions { device: DeviceChoice::Cpu, embed_batch: 8, ..LearningOptions::default() };
     Learning::start(store.clone(), options).unwrap()
 }
 
@@ -92,12 +98,19 @@ async fn a_model_is_trained_stored_and_used() {
     let store = place.store();
     let learning = learning(&store);
     let handle = learning.submit(place.request("m", 2)).unwrap();
-    assert!(store.snapshot().model("m").is_none(), "a model appears when it is finished, not before");
+    assert!(
+        store.snapshot().model("m").is_none(),
+        "a model appears when it is finished, not before"
+    );
     let record = finish(handle).await.unwrap();
     assert_eq!(record.state, JobState::Succeeded);
     assert_eq!(record.curve.len(), 2);
     assert!((record.progress() - 1.0).abs() < f64::EPSILON);
-    assert_eq!(learning.jobs(), [record.clone()], "the stored record is the one that was waited for");
+    assert_eq!(
+        learning.jobs(),
+        [record.clone()],
+        "the stored record is the one that was waited for"
+    );
 
     let entry = store.snapshot().model("m").unwrap();
     let metadata = ModelMetadata::read(&entry).unwrap();
@@ -111,15 +124,18 @@ async fn a_model_is_trained_stored_and_used() {
 
     // More images than a batch, one of them broken in the middle.
     let cancel = CancellationToken::new();
-    let mut files: Vec<PathBuf> = place.digits.train.iter().take(19).map(|file| file.path.clone()).collect();
+    let mut files: Vec<PathBuf> =
+        place.digits.train.iter().take(19).map(|file| file.path.clone()).collect();
     let all = learning.embed(&entry, paths(&files), OnError::Fail, None, &cancel).await.unwrap();
     assert_eq!(all.dim, metadata.embedding_dim);
     assert_eq!(all.vectors.len(), 19 * all.dim);
     assert!(all.ok.iter().all(|ok| *ok));
     files.insert(9, broken(place.folder.path()));
-    let error = learning.embed(&entry, paths(&files), OnError::Fail, None, &cancel).await.unwrap_err();
+    let error =
+        learning.embed(&entry, paths(&files), OnError::Fail, None, &cancel).await.unwrap_err();
     assert_eq!(error.code, SqlState::INVALID_BINARY_REPRESENTATION);
-    let skipping = learning.embed(&entry, paths(&files), OnError::Skip, Some(4), &cancel).await.unwrap();
+    let skipping =
+        learning.embed(&entry, paths(&files), OnError::Skip, Some(4), &cancel).await.unwrap();
     let bad: Vec<usize> = (0..20).filter(|row| !skipping.ok[*row]).collect();
     assert_eq!(bad, [9]);
     for (row, file) in (0..20).filter(|row| *row != 9).enumerate() {
@@ -129,19 +145,24 @@ async fn a_model_is_trained_stored_and_used() {
         assert!(difference < 1e-4, "row {row}: {difference}");
     }
     cancel.cancel();
-    let error = learning.embed(&entry, paths(&files), OnError::Skip, None, &cancel).await.unwrap_err();
+    let error =
+        learning.embed(&entry, paths(&files), OnError::Skip, None, &cancel).await.unwrap_err();
     assert_eq!(error.code, SqlState::QUERY_CANCELED);
 
     let taken = learning.submit(place.request("m", 1)).unwrap_err();
     assert_eq!(taken.code, SqlState::DUPLICATE_OBJECT);
-    let again = BuildRequest { overwrite: true, start: Some(entry.clone()), ..place.request("m", 1) };
+    let again =
+        BuildRequest { overwrite: true, start: Some(entry.clone()), ..place.request("m", 1) };
     let record = finish(learning.submit(again).unwrap()).await.unwrap();
     assert_eq!(record.kind, JobKind::Fit);
     let newer = store.snapshot().model("m").unwrap();
     assert!(newer.version() > entry.version());
     let column = vector_field("v", &entry, metadata.embedding_dim);
     assert!(check_provenance(&column, &entry).is_ok());
-    assert_eq!(check_provenance(&column, &newer).unwrap_err().code, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    assert_eq!(
+        check_provenance(&column, &newer).unwrap_err().code,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+    );
     learning.shutdown().await;
 }
 
@@ -159,19 +180,23 @@ async fn embedding_goes_between_the_steps_of_a_training_that_is_then_cancelled()
     let cancel = CancellationToken::new();
     let images = paths(&[place.digits.test[0].path.clone()]);
     let embedded = learning.embed(&entry, images, OnError::Fail, None, &cancel);
-    let embedded = tokio::time::timeout(Duration::from_secs(30), embedded).await.expect("the training lets it through");
+    let embedded = tokio::time::timeout(Duration::from_secs(30), embedded)
+        .await
+        .expect("the training lets it through");
     assert_eq!(embedded.unwrap().ok, [true]);
     assert_eq!(long.record().state, JobState::Running);
 
     // A queued job that is cancelled ends although the device is busy.
     learning.cancel(queued.id()).unwrap();
-    let error = tokio::time::timeout(Duration::from_secs(30), finish(queued)).await.unwrap().unwrap_err();
+    let error =
+        tokio::time::timeout(Duration::from_secs(30), finish(queued)).await.unwrap().unwrap_err();
     assert_eq!(error.code, SqlState::QUERY_CANCELED);
     assert_eq!(long.record().state, JobState::Running);
 
     let id = long.id();
     learning.cancel(id).unwrap();
-    let error = tokio::time::timeout(Duration::from_secs(30), finish(long)).await.unwrap().unwrap_err();
+    let error =
+        tokio::time::timeout(Duration::from_secs(30), finish(long)).await.unwrap().unwrap_err();
     assert_eq!(error.code, SqlState::QUERY_CANCELED);
     assert!(store.snapshot().model("long").is_none());
     assert_eq!(learning.cancel(id).unwrap_err().code, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);

@@ -45,9 +45,7 @@ impl Shared {
 
     pub(crate) fn store_job(&self, record: &JobRecord) -> Result<(), SqlError> {
         let bytes = serde_json::to_vec(record).map_err(crate::error::internal)?;
-        self.store
-            .put_job(record.id, &bytes)
-            .map_err(crate::error::storage_error)
+        self.store.put_job(record.id, &bytes).map_err(crate::error::storage_error)
     }
 }
 
@@ -111,7 +109,9 @@ fn finish(job: &LiveJob, shared: &Shared, outcome: Result<(), SqlError>) {
     }
     let seconds = (now - record.started_at.unwrap_or(now)) as f64 / 1e6;
     match &outcome {
-        Ok(()) => tracing::info!(job = record.id, state = record.state.as_str(), seconds, "job ended"),
+        Ok(()) => {
+            tracing::info!(job = record.id, state = record.state.as_str(), seconds, "job ended")
+        }
         Err(error) => tracing::warn!(
             job = record.id,
             state = record.state.as_str(),
@@ -196,12 +196,7 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
     let loading = clock.elapsed().as_secs_f64();
 
     let clock = Instant::now();
-    let mut observer = Observer {
-        job: &job,
-        worker,
-        shared,
-        failure: None,
-    };
+    let mut observer = Observer { job: &job, worker, shared, failure: None };
     let trained = thanosql_ml::train(
         &images,
         classes.as_deref(),
@@ -212,11 +207,7 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
         &mut observer,
     );
     let failure = observer.failure.take();
-    let Trained {
-        model,
-        curve,
-        recipe,
-    } = match trained {
+    let Trained { model, curve, recipe } = match trained {
         Ok(trained) => trained,
         Err(MlError::Stopped) => return Err(failure.unwrap_or_else(|| job.stop_error())),
         Err(error) => return Err(ml_error(error)),
@@ -236,9 +227,7 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
         statement: record.statement.clone(),
         options_given,
         options_used: recipe,
-        started_from: start
-            .as_ref()
-            .map(|(entry, _)| (entry.name().to_owned(), entry.version())),
+        started_from: start.as_ref().map(|(entry, _)| (entry.name().to_owned(), entry.version())),
         image_col,
         fname_col,
         target,
@@ -285,10 +274,7 @@ fn decode(
                 color: color.unwrap_or(spec.color),
             };
             if asked != spec {
-                return Err(ml_error(MlError::InputMismatch {
-                    expected: spec,
-                    found: asked,
-                }));
+                return Err(ml_error(MlError::InputMismatch { expected: spec, found: asked }));
             }
             spec
         }
@@ -303,11 +289,10 @@ fn decode(
 
 /// Each distinct target gets a number, in the order of their text forms; a row without one stays without.
 fn class_numbers(rows: &[KeptRow<'_>]) -> Vec<Option<u32>> {
-    let distinct: std::collections::BTreeSet<&str> = rows.iter().filter_map(|row| row.target).collect();
+    let distinct: std::collections::BTreeSet<&str> =
+        rows.iter().filter_map(|row| row.target).collect();
     let numbers: HashMap<&str, u32> = distinct.into_iter().zip(0..).collect();
-    rows.iter()
-        .map(|row| row.target.map(|target| numbers[target]))
-        .collect()
+    rows.iter().map(|row| row.target.map(|target| numbers[target])).collect()
 }
 
 fn fingerprint(images: &ImageSet) -> String {
@@ -347,11 +332,8 @@ fn commit(
 
 /// 42710.
 pub(crate) fn model_exists(name: &str) -> SqlError {
-    SqlError::new(
-        SqlState::DUPLICATE_OBJECT,
-        format!("model \"{name}\" already exists"),
-    )
-    .with_hint("OPTIONS (overwrite=True) replaces it.")
+    SqlError::new(SqlState::DUPLICATE_OBJECT, format!("model \"{name}\" already exists"))
+        .with_hint("OPTIONS (overwrite=True) replaces it.")
 }
 
 struct Observer<'a> {
@@ -380,7 +362,8 @@ impl TrainingObserver for Observer<'_> {
             record.step = u64::from(progress.step);
             record.steps = u64::from(progress.steps);
             record.loss = Some(progress.loss).filter(|loss| loss.is_finite());
-            record.images_per_second = Some(progress.images_per_second).filter(|rate| rate.is_finite());
+            record.images_per_second =
+                Some(progress.images_per_second).filter(|rate| rate.is_finite());
             record.remaining_seconds = Some(progress.remaining.as_secs_f64());
         });
         self.worker.between_steps(self.shared);

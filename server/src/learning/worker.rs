@@ -63,7 +63,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(device: ComputeDevice, shared: Arc<Shared>) -> std::io::Result<Arc<Worker>> {
+    pub(crate) fn start(
+        device: ComputeDevice,
+        shared: Arc<Shared>,
+    ) -> std::io::Result<Arc<Worker>> {
         let worker = Arc::new(Worker {
             device,
             queue: Mutex::default(),
@@ -195,13 +198,7 @@ impl Worker {
 
 impl EmbedTask {
     fn run(self) {
-        let EmbedTask {
-            model,
-            images,
-            cancel,
-            reply,
-            permit,
-        } = self;
+        let EmbedTask { model, images, cancel, reply, permit } = self;
         if cancel.is_cancelled() || reply.is_closed() {
             return;
         }
@@ -227,8 +224,5 @@ pub(crate) fn panicked(what: &str, panic: &(dyn Any + Send)) -> SqlError {
 }
 
 pub(crate) fn shutting_down() -> SqlError {
-    SqlError::new(
-        SqlState::ADMIN_SHUTDOWN,
-        "terminating the job due to administrator command",
-    )
+    SqlError::new(SqlState::ADMIN_SHUTDOWN, "terminating the job due to administrator command")
 }

@@ -3,6 +3,8 @@
 //! DataFusion infers the type of a placeholder from its neighbour in comparisons and from the target column in VALUES. What
 //! it leaves open here takes PostgreSQL's answer: a LIMIT counts in int8, anything else is text.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};

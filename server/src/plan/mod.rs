@@ -7,6 +7,8 @@
 //! Parameters keep their places (`$1`) in plans of plain SQL and in the images of SEARCH; option values are needed while
 //! planning, so a statement is planned anew for each execution.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 pub mod coerce;
 mod context;
 mod inference;

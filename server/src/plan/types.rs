@@ -3,6 +3,8 @@
 //! The same mapping serves both, so that `x::vector(3)` and a column `x vector(3)` are one type. What differs from
 //! Arrow's own types (varchar's limit, json, oid) travels in the field's metadata under [`PG_TYPE`] and [`PG_TYPMOD`].
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -3,6 +3,8 @@
 //! The protocol calls [`thanosql_protocol::Session`]; a statement arrives as [`crate::sql::Parsed`] and leaves as rows, a tag or a
 //! COPY. `describe` and `execute` take the same turns, so that what is described is what runs.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 pub mod settings;
 pub mod transaction;
 
@@ -19,7 +21,7 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use sqlparser::ast as pg;
 use thanosql_protocol::types::TextStyle;
 use thanosql_protocol::{
-    ClientIdentity, Description, Response, RowsTag, SqlError, SqlState,
+    ClientIdentity, Closed, Description, Response, RowsTag, SqlError, SqlState,
     Statement as OpaqueStatement, StatementContext, TransactionStatus,
 };
 
@@ -48,6 +50,8 @@ pub struct ClientSession {
     pub(crate) transaction: SessionTransaction,
     /// Statements of SQL's PREPARE.
     pub(crate) prepared: HashMap<String, Prepared>,
+    /// What SQL closed of the protocol's prepared statements, until the protocol has heard of it.
+    pub(crate) closed: Vec<Closed>,
     settings: Arc<Mutex<Settings>>,
     pg_catalog: Arc<dyn SchemaProvider>,
     information_schema: Arc<dyn SchemaProvider>,
@@ -100,6 +104,7 @@ impl ClientSession {
             state: server.state.clone(),
             transaction,
             prepared: HashMap::new(),
+            closed: Vec::new(),
             settings,
             pg_catalog: system::pg_catalog(catalog.clone()),
             information_schema: system::information_schema(catalog),
@@ -630,6 +635,10 @@ impl thanosql_protocol::Session for ClientSession {
 
     fn initial_parameters(&self) -> Vec<(String, String)> {
         self.settings().reported()
+    }
+
+    fn take_closed(&mut self) -> Vec<Closed> {
+        std::mem::take(&mut self.closed)
     }
 
     fn text_style(&self) -> TextStyle {

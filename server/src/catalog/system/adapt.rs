@@ -28,10 +28,11 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart,
-    OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, Subscript, TableAlias,
-    TableAliasColumnDef, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
+    Ident, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem,
+    SetExpr, Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 use sqlparser::ast::{ArrayElemTypeDef, TableFunctionArgs};
 
@@ -60,7 +61,13 @@ impl VisitorMut for CommonTables {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        self.0.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|table| fold(&table.alias.name)));
+        self.0.extend(
+            query
+                .with
+                .iter()
+                .flat_map(|with| &with.cte_tables)
+                .map(|table| fold(&table.alias.name)),
+        );
         ControlFlow::Continue(())
     }
 }
@@ -77,13 +84,19 @@ impl VisitorMut for Relations {
     fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
         match identifiers(name).as_deref() {
             Some([relation]) => {
-                if !self.common_tables.contains(relation) && find(SystemSchema::PgCatalog, relation).is_some() {
-                    name.0.insert(0, ObjectNamePart::Identifier(Ident::new(SystemSchema::PgCatalog.name())));
+                if !self.common_tables.contains(relation)
+                    && find(SystemSchema::PgCatalog, relation).is_some()
+                {
+                    name.0.insert(
+                        0,
+                        ObjectNamePart::Identifier(Ident::new(SystemSchema::PgCatalog.name())),
+                    );
                     self.found = true;
                 }
             }
             Some([.., schema, _]) => {
-                self.found |= schema == SystemSchema::PgCatalog.name() || schema == SystemSchema::InformationSchema.name();
+                self.found |= schema == SystemSchema::PgCatalog.name()
+                    || schema == SystemSchema::InformationSchema.name();
             }
             Some([]) | None => {}
         }
@@ -160,7 +173,8 @@ impl VisitorMut for Adapt {
                 }
             }
             Expr::Collate { expr: inner, collation } => {
-                let name = identifiers(collation).and_then(|mut parts| parts.pop()).unwrap_or_default();
+                let name =
+                    identifiers(collation).and_then(|mut parts| parts.pop()).unwrap_or_default();
                 if matches!(name.as_str(), "default" | "C" | "c" | "POSIX" | "posix") {
                     *expr = take(inner);
                 }
@@ -181,7 +195,13 @@ impl VisitorMut for Adapt {
                     **pattern = call("like_escape", vec![old, Expr::Value(escape)]);
                 }
             }
-            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr: inner, data_type, array: false, .. } => {
+            Expr::Cast {
+                kind: CastKind::Cast | CastKind::DoubleColon,
+                expr: inner,
+                data_type,
+                array: false,
+                ..
+            } => {
                 if let Some(rewritten) = cast_to(inner, data_type) {
                     *expr = rewritten;
                 }
@@ -204,8 +224,11 @@ impl VisitorMut for Adapt {
                         *access = AccessExpr::Dot(string(&fold(field)));
                     }
                 }
-                if matches!(operand_kind(root), Some(Kind::ListInt2("int2vector") | Kind::ListOid("oidvector")))
-                    && let Some(AccessExpr::Subscript(Subscript::Index { index })) = access_chain.first_mut()
+                if matches!(
+                    operand_kind(root),
+                    Some(Kind::ListInt2("int2vector") | Kind::ListOid("oidvector"))
+                ) && let Some(AccessExpr::Subscript(Subscript::Index { index })) =
+                    access_chain.first_mut()
                 {
                     let zero_based = std::mem::replace(index, number("1"));
                     *index = Expr::BinaryOp {
@@ -221,7 +244,9 @@ impl VisitorMut for Adapt {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        let TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } = factor else {
+        let TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } =
+            factor
+        else {
             if let TableFactor::UNNEST { alias, array_exprs, .. } = factor
                 && let [_] = array_exprs[..]
             {
@@ -238,13 +263,18 @@ impl VisitorMut for Adapt {
                 Ok([array]) => array,
                 Err(_) => return ControlFlow::Continue(()),
             },
-            ("generate_series", Some(arguments)) if arguments.len() <= 3 => call("generate_series", arguments),
+            ("generate_series", Some(arguments)) if arguments.len() <= 3 => {
+                call("generate_series", arguments)
+            }
             ("generate_subscripts", Some(arguments)) => match subscripts(arguments) {
                 Some(series) => series,
                 None => return ControlFlow::Continue(()),
             },
-            (keywords, _) if find(SystemSchema::PgCatalog, keywords).is_some() && args.args.is_empty() => {
-                let mut relation = ObjectName::from(vec![Ident::new(SystemSchema::PgCatalog.name())]);
+            (keywords, _)
+                if find(SystemSchema::PgCatalog, keywords).is_some() && args.args.is_empty() =>
+            {
+                let mut relation =
+                    ObjectName::from(vec![Ident::new(SystemSchema::PgCatalog.name())]);
                 relation.0.push(ObjectNamePart::Identifier(Ident::new(keywords)));
                 *name = relation;
                 if let TableFactor::Table { args, .. } = factor {
@@ -345,7 +375,10 @@ fn function(name: &str, arguments: Vec<Expr>, clauses: Vec<FunctionArgumentClaus
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args: arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect(),
+            args: arguments
+                .into_iter()
+                .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
+                .collect(),
             clauses,
         }),
         filter: None,
@@ -370,7 +403,10 @@ fn arguments(args: &TableFunctionArgs) -> Option<Vec<Expr>> {
 fn subscripts(arguments: Vec<Expr>) -> Option<Expr> {
     let [array, dimension] = <[Expr; 2]>::try_from(arguments).ok()?;
     // Vectors of the catalog count from 0.
-    let from_zero = matches!(operand_kind(&array), Some(Kind::ListInt2("int2vector") | Kind::ListOid("oidvector")));
+    let from_zero = matches!(
+        operand_kind(&array),
+        Some(Kind::ListInt2("int2vector") | Kind::ListOid("oidvector"))
+    );
     let length = Expr::Cast {
         kind: CastKind::Cast,
         expr: Box::new(call("array_length", vec![array, dimension])),
@@ -379,7 +415,11 @@ fn subscripts(arguments: Vec<Expr>) -> Option<Expr> {
         format: None,
     };
     Some(if from_zero {
-        let last = Expr::BinaryOp { left: Box::new(length), op: BinaryOperator::Minus, right: Box::new(number("1")) };
+        let last = Expr::BinaryOp {
+            left: Box::new(length),
+            op: BinaryOperator::Minus,
+            right: Box::new(number("1")),
+        };
         call("generate_series", vec![number("0"), last])
     } else {
         call("generate_series", vec![number("1"), length])
@@ -402,7 +442,8 @@ fn name_column(alias: &mut Option<TableAlias>, function: &str) {
 /// Removes the schema of a system function's name.
 fn unqualify(name: &mut ObjectName) {
     if let Some([schema, _]) = identifiers(name).as_deref()
-        && (schema == SystemSchema::PgCatalog.name() || schema == SystemSchema::InformationSchema.name())
+        && (schema == SystemSchema::PgCatalog.name()
+            || schema == SystemSchema::InformationSchema.name())
     {
         name.0.remove(0);
     }
@@ -473,7 +514,9 @@ fn type_name(data_type: &DataType) -> Option<String> {
             match parts?.as_slice() {
                 [name] => Some(spelled(name)),
                 [schema, name] if fold(schema) == "pg_catalog" => Some(spelled(name)),
-                [schema, name] if fold(schema) == "information_schema" => Some(format!("information_schema.{}", fold(name))),
+                [schema, name] if fold(schema) == "information_schema" => {
+                    Some(format!("information_schema.{}", fold(name)))
+                }
                 _ => None,
             }
         }
@@ -486,7 +529,13 @@ fn reg_type(data_type: &DataType) -> Option<String> {
     type_name(data_type).filter(|name| {
         matches!(
             name.as_str(),
-            "regclass" | "regtype" | "regproc" | "regprocedure" | "regnamespace" | "regrole" | "regcollation"
+            "regclass"
+                | "regtype"
+                | "regproc"
+                | "regprocedure"
+                | "regnamespace"
+                | "regrole"
+                | "regcollation"
         )
     })
 }
@@ -499,7 +548,13 @@ fn is_text(data_type: &DataType) -> bool {
 /// A cast to a reg type, and what it is cast to in turn.
 fn registered(expr: &mut Expr) -> Option<Expr> {
     match expr {
-        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr: inner, data_type, array: false, .. } => {
+        Expr::Cast {
+            kind: CastKind::Cast | CastKind::DoubleColon,
+            expr: inner,
+            data_type,
+            array: false,
+            ..
+        } => {
             if is_text(data_type)
                 && let Some(text) = registered_text(inner)
             {
@@ -525,7 +580,13 @@ fn registered(expr: &mut Expr) -> Option<Expr> {
 fn registered_text(expr: &mut Expr) -> Option<Expr> {
     match expr {
         Expr::Nested(inner) => registered_text(inner),
-        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr: inner, data_type, array: false, .. } => {
+        Expr::Cast {
+            kind: CastKind::Cast | CastKind::DoubleColon,
+            expr: inner,
+            data_type,
+            array: false,
+            ..
+        } => {
             let kind = reg_type(data_type)?;
             let value = take(inner);
             Some(call(REG_TEXT, vec![string(&kind), value]))
@@ -542,15 +603,26 @@ fn registered_text(expr: &mut Expr) -> Option<Expr> {
 
 /// Casts between PostgreSQL's names of types and what the planner knows. `None` leaves the cast as it is.
 fn cast_to(inner: &mut Expr, data_type: &mut DataType) -> Option<Expr> {
-    if let DataType::Array(ArrayElemTypeDef::SquareBracket(element, _) | ArrayElemTypeDef::AngleBracket(element)) = data_type {
+    if let DataType::Array(
+        ArrayElemTypeDef::SquareBracket(element, _) | ArrayElemTypeDef::AngleBracket(element),
+    ) = data_type
+    {
         let name = type_name(element);
         let oids = match name.as_deref() {
-            Some("oid" | "int2" | "int4" | "int8" | "regtype" | "regclass" | "regproc" | "xid") => true,
+            Some("oid" | "int2" | "int4" | "int8" | "regtype" | "regclass" | "regproc" | "xid") => {
+                true
+            }
             Some("name" | "text" | "varchar" | "\"char\"" | "bpchar") => false,
             Some(_) => return None,
             None => match **element {
-                DataType::Text | DataType::Varchar(_) | DataType::Char(_) | DataType::CharacterVarying(_) => false,
-                DataType::Int(_) | DataType::Integer(_) | DataType::BigInt(_) | DataType::SmallInt(_) => true,
+                DataType::Text
+                | DataType::Varchar(_)
+                | DataType::Char(_)
+                | DataType::CharacterVarying(_) => false,
+                DataType::Int(_)
+                | DataType::Integer(_)
+                | DataType::BigInt(_)
+                | DataType::SmallInt(_) => true,
                 _ => return None,
             },
         };
@@ -563,7 +635,9 @@ fn cast_to(inner: &mut Expr, data_type: &mut DataType) -> Option<Expr> {
     }
     let name = type_name(data_type)?;
     *data_type = match name.as_str() {
-        "text" | "name" | "\"char\"" | "pg_node_tree" | "aclitem" | "cstring" | "citext" => DataType::Text,
+        "text" | "name" | "\"char\"" | "pg_node_tree" | "aclitem" | "cstring" | "citext" => {
+            DataType::Text
+        }
         "varchar" | "bpchar" => DataType::Varchar(None),
         "oid" | "xid" | "cid" | "xid8" | "int8" => DataType::BigInt(None),
         "int4" => DataType::Integer(None),
@@ -571,9 +645,9 @@ fn cast_to(inner: &mut Expr, data_type: &mut DataType) -> Option<Expr> {
         "bool" => DataType::Boolean,
         "float4" => DataType::Real,
         "float8" => DataType::DoublePrecision,
-        "information_schema.sql_identifier" | "information_schema.character_data" | "information_schema.yes_or_no" => {
-            DataType::Text
-        }
+        "information_schema.sql_identifier"
+        | "information_schema.character_data"
+        | "information_schema.yes_or_no" => DataType::Text,
         "information_schema.cardinal_number" => DataType::Integer(None),
         _ => return None,
     };
@@ -598,7 +672,10 @@ fn array_of_query(function: &mut Function) -> Option<Expr> {
         SetExpr::Select(select) if plain && is_plain(select) => collect(select, order),
         _ => {
             // Something between the rows and the array: collect around it. The order is not kept there.
-            query.body = Box::new(SetExpr::Select(Box::new(select_from(std::mem::replace(&mut query, empty_query())))));
+            query.body = Box::new(SetExpr::Select(Box::new(select_from(std::mem::replace(
+                &mut query,
+                empty_query(),
+            )))));
         }
     }
     Some(call(OR_EMPTY, vec![Expr::Subquery(Box::new(query))]))
@@ -632,7 +709,8 @@ fn is_plain(select: &Select) -> bool {
 
 /// Makes the one item of a SELECT an array of it.
 fn collect(select: &mut Select, order: Vec<OrderByExpr>) {
-    let Some(SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }) = select.projection.first_mut()
+    let Some(SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }) =
+        select.projection.first_mut()
     else {
         return;
     };
@@ -646,8 +724,13 @@ fn collect(select: &mut Select, order: Vec<OrderByExpr>) {
             order
         })
         .collect();
-    let clauses = if order.is_empty() { Vec::new() } else { vec![FunctionArgumentClause::OrderBy(order)] };
-    select.projection = vec![SelectItem::UnnamedExpr(Expr::Function(function("array_agg", vec![element], clauses)))];
+    let clauses =
+        if order.is_empty() { Vec::new() } else { vec![FunctionArgumentClause::OrderBy(order)] };
+    select.projection = vec![SelectItem::UnnamedExpr(Expr::Function(function(
+        "array_agg",
+        vec![element],
+        clauses,
+    )))];
 }
 
 /// `SELECT array_agg(element) FROM (query) AS elements (element)`.
@@ -726,7 +809,10 @@ fn show(body: &mut SetExpr) {
                     SelectItem::UnnamedExpr(expr) => {
                         let alias = column_name(expr);
                         if show_name(expr) {
-                            *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', alias) };
+                            *item = SelectItem::ExprWithAlias {
+                                expr: take(expr),
+                                alias: Ident::with_quote('"', alias),
+                            };
                         }
                     }
                     SelectItem::ExprWithAlias { expr, .. } => {
@@ -833,7 +919,8 @@ fn name_items(items: &mut [SelectItem]) {
             .find(|name| !taken.contains(name))
             .unwrap_or(name);
         taken.insert(unique.clone());
-        *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', unique) };
+        *item =
+            SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', unique) };
     }
 }
 
@@ -841,7 +928,9 @@ fn name_items(items: &mut [SelectItem]) {
 fn is_plain_column(expr: &Expr) -> bool {
     match expr {
         Expr::Identifier(ident) => !is_system_column(ident),
-        Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|ident| !is_system_column(ident)),
+        Expr::CompoundIdentifier(parts) => {
+            parts.last().is_some_and(|ident| !is_system_column(ident))
+        }
         _ => false,
     }
 }
@@ -874,7 +963,9 @@ fn named(expr: &Expr) -> Option<String> {
             SetExpr::Select(select) => match select.projection.first()? {
                 SelectItem::UnnamedExpr(expr) => named(expr),
                 SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
-                SelectItem::ExprWithAliases { .. } | SelectItem::QualifiedWildcard(..) | SelectItem::Wildcard(_) => None,
+                SelectItem::ExprWithAliases { .. }
+                | SelectItem::QualifiedWildcard(..)
+                | SelectItem::Wildcard(_) => None,
             },
             _ => None,
         },

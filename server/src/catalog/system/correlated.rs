@@ -31,8 +31,8 @@ use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr::Exists;
 use datafusion::logical_expr::logical_plan::check_subquery_expr;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, ExprFunctionExt, ExprSchemable, FetchType, Join, Limit, LogicalPlan, LogicalPlanBuilder,
-    SkipType, Subquery, lit,
+    Aggregate, Distinct, Expr, ExprFunctionExt, ExprSchemable, FetchType, Join, Limit, LogicalPlan,
+    LogicalPlanBuilder, SkipType, Subquery, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
@@ -72,14 +72,18 @@ impl Unnesting {
     fn rewrite(&mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let plan = self.rewrite_node(plan)?;
         let plan = plan.map_children(|child| Ok(Transformed::yes(self.rewrite(child)?)))?.data;
-        Ok(plan.map_subqueries(|plan| match plan {
-            LogicalPlan::Subquery(subquery) => {
-                let inner = self.rewrite(Arc::unwrap_or_clone(subquery.subquery))?;
-                Ok(Transformed::yes(LogicalPlan::Subquery(Subquery { subquery: Arc::new(inner), ..subquery })))
-            }
-            other => Ok(Transformed::no(other)),
-        })?
-        .data)
+        Ok(plan
+            .map_subqueries(|plan| match plan {
+                LogicalPlan::Subquery(subquery) => {
+                    let inner = self.rewrite(Arc::unwrap_or_clone(subquery.subquery))?;
+                    Ok(Transformed::yes(LogicalPlan::Subquery(Subquery {
+                        subquery: Arc::new(inner),
+                        ..subquery
+                    })))
+                }
+                other => Ok(Transformed::no(other)),
+            })?
+            .data)
     }
 
     /// Joins the values of the sub-queries in this node's expressions to its input.
@@ -112,7 +116,9 @@ impl Unnesting {
         let replace = |expression: Expr| -> Result<Expr> {
             Ok(expression
                 .transform_down(|part| match values.iter().find(|(old, _)| *old == part) {
-                    Some((_, value)) => Ok(Transformed::new(value.clone(), true, TreeNodeRecursion::Jump)),
+                    Some((_, value)) => {
+                        Ok(Transformed::new(value.clone(), true, TreeNodeRecursion::Jump))
+                    }
                     None => Ok(Transformed::no(part)),
                 })?
                 .data)
@@ -131,7 +137,9 @@ impl Unnesting {
             .collect::<Result<Vec<_>>>()?;
         let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
         let rebuilt = match plan {
-            LogicalPlan::Projection(_) => LogicalPlanBuilder::from(joined).project(expressions)?.build()?,
+            LogicalPlan::Projection(_) => {
+                LogicalPlanBuilder::from(joined).project(expressions)?.build()?
+            }
             other => other.with_new_exprs(expressions, vec![joined])?.recompute_schema()?,
         };
         if keeps_input {
@@ -147,7 +155,8 @@ impl Unnesting {
             expression.apply(|part| {
                 let wanted = match part {
                     Expr::ScalarSubquery(subquery) => {
-                        !outer_columns(&subquery.subquery)?.is_empty() && !is_native(plan, part, subquery)
+                        !outer_columns(&subquery.subquery)?.is_empty()
+                            && !is_native(plan, part, subquery)
                     }
                     Expr::Exists(_) => !matches!(plan, LogicalPlan::Filter(_)),
                     _ => false,
@@ -162,9 +171,15 @@ impl Unnesting {
     }
 
     /// `input` with the sub-query's value as a further column, and that column; `None` if it cannot be done.
-    fn join(&mut self, input: LogicalPlan, subquery: &LogicalPlan) -> Result<Option<(LogicalPlan, Expr)>> {
-        let outer: Vec<Column> =
-            outer_columns(subquery)?.into_iter().filter(|column| input.schema().has_column(column)).collect();
+    fn join(
+        &mut self,
+        input: LogicalPlan,
+        subquery: &LogicalPlan,
+    ) -> Result<Option<(LogicalPlan, Expr)>> {
+        let outer: Vec<Column> = outer_columns(subquery)?
+            .into_iter()
+            .filter(|column| input.schema().has_column(column))
+            .collect();
         let single = subquery.max_rows().is_some_and(|rows| rows <= 1);
         let domain = Domain { input: input.clone(), outer: outer.clone() };
         let Some((attached, keys)) = self.attach(subquery.clone(), &domain)? else {
@@ -174,23 +189,29 @@ impl Unnesting {
             return Ok(None);
         };
         let value = Expr::Column(value);
-        let key_columns = || keys.iter().enumerate().map(|(position, key)| Expr::Column(key.clone()).alias(outer_name(position)));
+        let key_columns = || {
+            keys.iter()
+                .enumerate()
+                .map(|(position, key)| Expr::Column(key.clone()).alias(outer_name(position)))
+        };
         let alias = self.alias("__subquery");
         let named = LogicalPlanBuilder::from(attached)
             .project(std::iter::once(value.alias(VALUE)).chain(key_columns()))?;
         let named = if single {
             named
         } else {
-            let groups: Vec<Expr> =
-                (0..keys.len()).map(|position| Expr::Column(Column::new_unqualified(outer_name(position)))).collect();
+            let groups: Vec<Expr> = (0..keys.len())
+                .map(|position| Expr::Column(Column::new_unqualified(outer_name(position))))
+                .collect();
             let all = array_agg(Expr::Column(Column::new_unqualified(VALUE)));
             let grouped = named.aggregate(groups.clone(), vec![all.clone()])?;
             let all = Expr::Column(Column::new_unqualified(all.schema_name().to_string()));
             grouped.project(std::iter::once(single_row(all).alias(VALUE)).chain(groups))?
         };
         let right = named.alias(alias.as_str())?.build()?;
-        let right_keys: Vec<Column> =
-            (0..keys.len()).map(|position| Column::new(Some(alias.as_str()), outer_name(position))).collect();
+        let right_keys: Vec<Column> = (0..keys.len())
+            .map(|position| Column::new(Some(alias.as_str()), outer_name(position)))
+            .collect();
         let joined = join_on_keys(input, right, JoinType::Left, outer, right_keys)?;
         Ok(Some((joined, Expr::Column(Column::new(Some(alias.as_str()), VALUE)))))
     }
@@ -203,22 +224,29 @@ impl Unnesting {
     /// The distinct outer values as a relation of its own, and its columns.
     fn domain(&mut self, domain: &Domain) -> Result<(LogicalPlan, Vec<Column>)> {
         let alias = self.alias("__outer");
-        let columns = domain.outer.iter().enumerate().map(|(position, column)| {
-            Expr::Column(column.clone()).alias(outer_name(position))
-        });
+        let columns = domain
+            .outer
+            .iter()
+            .enumerate()
+            .map(|(position, column)| Expr::Column(column.clone()).alias(outer_name(position)));
         let plan = LogicalPlanBuilder::from(domain.input.clone())
             .project(columns)?
             .distinct()?
             .alias(alias.as_str())?
             .build()?;
-        let keys =
-            (0..domain.outer.len()).map(|position| Column::new(Some(alias.as_str()), outer_name(position))).collect();
+        let keys = (0..domain.outer.len())
+            .map(|position| Column::new(Some(alias.as_str()), outer_name(position)))
+            .collect();
         Ok((plan, keys))
     }
 
     /// The union, over the rows of the domain, of the row with what `plan` yields for it; and the columns that hold the row.
     /// Every column of `plan` keeps its name.
-    fn attach(&mut self, plan: LogicalPlan, domain: &Domain) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
+    fn attach(
+        &mut self,
+        plan: LogicalPlan,
+        domain: &Domain,
+    ) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
         if domain.is_free(&plan)? {
             let (outer, keys) = self.domain(domain)?;
             if keys.is_empty() {
@@ -231,19 +259,29 @@ impl Unnesting {
             LogicalPlan::Aggregate(aggregate) => self.attach_aggregate(aggregate, domain),
             LogicalPlan::Limit(limit) => self.attach_limit(limit, domain),
             LogicalPlan::SubqueryAlias(alias) => {
-                let names: Vec<(Column, Column)> =
-                    alias.input.schema().columns().into_iter().zip(alias.schema.columns()).collect();
-                let Some((input, keys)) = self.attach(Arc::unwrap_or_clone(alias.input), domain)? else {
+                let names: Vec<(Column, Column)> = alias
+                    .input
+                    .schema()
+                    .columns()
+                    .into_iter()
+                    .zip(alias.schema.columns())
+                    .collect();
+                let Some((input, keys)) = self.attach(Arc::unwrap_or_clone(alias.input), domain)?
+                else {
                     return Ok(None);
                 };
                 let columns = names
                     .into_iter()
-                    .map(|(inner, outer)| Expr::Column(inner).alias_qualified(outer.relation, outer.name))
+                    .map(|(inner, outer)| {
+                        Expr::Column(inner).alias_qualified(outer.relation, outer.name)
+                    })
                     .chain(keys.iter().cloned().map(Expr::Column));
                 Ok(Some((LogicalPlanBuilder::from(input).project(columns)?.build()?, keys)))
             }
             LogicalPlan::Projection(projection) => {
-                let Some((input, keys)) = self.attach(Arc::unwrap_or_clone(projection.input), domain)? else {
+                let Some((input, keys)) =
+                    self.attach(Arc::unwrap_or_clone(projection.input), domain)?
+                else {
                     return Ok(None);
                 };
                 let mut columns = Vec::with_capacity(projection.expr.len() + keys.len());
@@ -257,7 +295,9 @@ impl Unnesting {
                 Ok(Some((LogicalPlanBuilder::from(input).project(columns)?.build()?, keys)))
             }
             LogicalPlan::Filter(filter) => {
-                let Some((input, keys)) = self.attach(Arc::unwrap_or_clone(filter.input), domain)? else {
+                let Some((input, keys)) =
+                    self.attach(Arc::unwrap_or_clone(filter.input), domain)?
+                else {
                     return Ok(None);
                 };
                 let predicate = domain.replace(filter.predicate, &keys, input.schema())?;
@@ -271,7 +311,9 @@ impl Unnesting {
                 Ok(Some((LogicalPlanBuilder::from(input).distinct()?.build()?, keys)))
             }
             LogicalPlan::Unnest(unnest) => {
-                let Some((input, keys)) = self.attach(Arc::unwrap_or_clone(unnest.input), domain)? else {
+                let Some((input, keys)) =
+                    self.attach(Arc::unwrap_or_clone(unnest.input), domain)?
+                else {
                     return Ok(None);
                 };
                 let plan = LogicalPlanBuilder::from(input)
@@ -279,13 +321,19 @@ impl Unnesting {
                     .build()?;
                 Ok(Some((plan, keys)))
             }
-            LogicalPlan::Subquery(subquery) => self.attach(Arc::unwrap_or_clone(subquery.subquery), domain),
+            LogicalPlan::Subquery(subquery) => {
+                self.attach(Arc::unwrap_or_clone(subquery.subquery), domain)
+            }
             // Nodes through which the outer row cannot be carried, or that clients' sub-queries do not have.
             _ => Ok(None),
         }
     }
 
-    fn attach_join(&mut self, join: Join, domain: &Domain) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
+    fn attach_join(
+        &mut self,
+        join: Join,
+        domain: &Domain,
+    ) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
         let free_left = domain.is_free(&join.left)?;
         let free_right = domain.is_free(&join.right)?;
         // Rows of the right that match nothing, and rows of the left that do, would need the outer row on the right too.
@@ -325,16 +373,22 @@ impl Unnesting {
             .into_iter()
             .map(|condition| domain.replace(condition, &keys, &both))
             .collect::<Result<Vec<_>>>()?;
-        let plan = LogicalPlanBuilder::from(left).join_on(right, join.join_type, conditions)?.build()?;
+        let plan =
+            LogicalPlanBuilder::from(left).join_on(right, join.join_type, conditions)?.build()?;
         Ok(Some((plan, keys)))
     }
 
     /// Groups by the outer row too. Without groups of its own an aggregate has a row even where there is no input.
-    fn attach_aggregate(&mut self, aggregate: Aggregate, domain: &Domain) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
+    fn attach_aggregate(
+        &mut self,
+        aggregate: Aggregate,
+        domain: &Domain,
+    ) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
         let schema = Arc::clone(&aggregate.schema);
         let ungrouped = aggregate.group_expr.is_empty();
         let input_schema = Arc::clone(aggregate.input.schema());
-        let Some((input, keys)) = self.attach(Arc::unwrap_or_clone(aggregate.input), domain)? else {
+        let Some((input, keys)) = self.attach(Arc::unwrap_or_clone(aggregate.input), domain)?
+        else {
             return Ok(None);
         };
         let replace = |expressions: Vec<Expr>| {
@@ -345,8 +399,11 @@ impl Unnesting {
         };
         let mut groups = replace(aggregate.group_expr)?;
         groups.extend(keys.iter().cloned().map(Expr::Column));
-        let names: Vec<String> =
-            aggregate.aggr_expr.iter().map(|expression| expression.schema_name().to_string()).collect();
+        let names: Vec<String> = aggregate
+            .aggr_expr
+            .iter()
+            .map(|expression| expression.schema_name().to_string())
+            .collect();
         let empty = aggregate
             .aggr_expr
             .iter()
@@ -356,7 +413,11 @@ impl Unnesting {
             .into_iter()
             .zip(names)
             .map(|(expression, name)| {
-                if expression.schema_name().to_string() == name { expression } else { expression.alias(name) }
+                if expression.schema_name().to_string() == name {
+                    expression
+                } else {
+                    expression.alias(name)
+                }
             })
             .collect::<Vec<_>>();
         let grouped = LogicalPlanBuilder::from(input).aggregate(groups, aggregates)?.build()?;
@@ -379,14 +440,23 @@ impl Unnesting {
     }
 
     /// LIMIT and OFFSET count within each outer row.
-    fn attach_limit(&mut self, limit: Limit, domain: &Domain) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
-        let (SkipType::Literal(skip), FetchType::Literal(fetch)) = (limit.get_skip_type()?, limit.get_fetch_type()?)
+    fn attach_limit(
+        &mut self,
+        limit: Limit,
+        domain: &Domain,
+    ) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
+        let (SkipType::Literal(skip), FetchType::Literal(fetch)) =
+            (limit.get_skip_type()?, limit.get_fetch_type()?)
         else {
             return Ok(None);
         };
         let (input, order) = match Arc::unwrap_or_clone(limit.input) {
             LogicalPlan::Sort(sort) => (Arc::unwrap_or_clone(sort.input), sort.expr),
-            LogicalPlan::Projection(projection) if matches!(*projection.input, LogicalPlan::Sort(_)) => return Ok(None),
+            LogicalPlan::Projection(projection)
+                if matches!(*projection.input, LogicalPlan::Sort(_)) =>
+            {
+                return Ok(None);
+            }
             other => (other, Vec::new()),
         };
         let Some((input, keys)) = self.attach(input, domain)? else {
@@ -409,8 +479,11 @@ impl Unnesting {
         if let Some(fetch) = fetch {
             condition = condition.and(position.lt_eq(lit((skip + fetch) as u64)));
         }
-        let plan =
-            LogicalPlanBuilder::from(input).window(vec![number])?.filter(condition)?.project(columns)?.build()?;
+        let plan = LogicalPlanBuilder::from(input)
+            .window(vec![number])?
+            .filter(condition)?
+            .project(columns)?
+            .build()?;
         Ok(Some((plan, keys)))
     }
 }
@@ -438,7 +511,13 @@ fn join_on_keys(
         return LogicalPlanBuilder::from(left).join_on(right, join_type, vec![lit(true)])?.build();
     }
     LogicalPlanBuilder::from(left)
-        .join_detailed(right, join_type, (left_keys, right_keys), None, NullEquality::NullEqualsNull)?
+        .join_detailed(
+            right,
+            join_type,
+            (left_keys, right_keys),
+            None,
+            NullEquality::NullEqualsNull,
+        )?
         .build()
 }
 
@@ -447,14 +526,16 @@ fn as_scalar(expression: &Expr) -> Result<LogicalPlan> {
     match expression {
         Expr::Exists(Exists { subquery, negated }) => {
             let rows = count(lit(1));
-            let counted =
-                LogicalPlanBuilder::from(Arc::clone(&subquery.subquery)).aggregate(Vec::<Expr>::new(), vec![rows.clone()])?;
+            let counted = LogicalPlanBuilder::from(Arc::clone(&subquery.subquery))
+                .aggregate(Vec::<Expr>::new(), vec![rows.clone()])?;
             let rows = Expr::Column(Column::new_unqualified(rows.schema_name().to_string()));
             let exists = if *negated { rows.eq(lit(0_i64)) } else { rows.gt(lit(0_i64)) };
             counted.project(vec![exists.alias(VALUE)])?.build()
         }
         Expr::ScalarSubquery(subquery) => Ok(subquery.subquery.as_ref().clone()),
-        other => Err(datafusion::error::DataFusionError::Internal(format!("{other} is not a sub-query"))),
+        other => {
+            Err(datafusion::error::DataFusionError::Internal(format!("{other} is not a sub-query")))
+        }
     }
 }
 
@@ -521,7 +602,8 @@ fn outer_columns(plan: &LogicalPlan) -> Result<BTreeSet<Column>> {
     for (position, input) in inputs.iter().enumerate() {
         let inner = outer_columns(input)?;
         if lateral && position == 1 && is_lateral(input) {
-            columns.extend(inner.into_iter().filter(|column| !inputs[0].schema().has_column(column)));
+            columns
+                .extend(inner.into_iter().filter(|column| !inputs[0].schema().has_column(column)));
         } else {
             columns.extend(inner);
         }
@@ -572,13 +654,15 @@ fn replace_outer(
     Ok(expression
         .transform_down(|part| match part {
             Expr::OuterReferenceColumn(field, column) => match map.get(&column) {
-                Some(key) if nested => Ok(Transformed::yes(Expr::OuterReferenceColumn(field, (*key).clone()))),
+                Some(key) if nested => {
+                    Ok(Transformed::yes(Expr::OuterReferenceColumn(field, (*key).clone())))
+                }
                 Some(key) => Ok(Transformed::yes(Expr::Column((*key).clone()))),
                 None => Ok(Transformed::no(Expr::OuterReferenceColumn(field, column))),
             },
-            Expr::ScalarSubquery(subquery) => {
-                Ok(Transformed::yes(Expr::ScalarSubquery(replace_in_subquery(subquery, map, schema)?)))
-            }
+            Expr::ScalarSubquery(subquery) => Ok(Transformed::yes(Expr::ScalarSubquery(
+                replace_in_subquery(subquery, map, schema)?,
+            ))),
             Expr::Exists(mut exists) => {
                 exists.subquery = replace_in_subquery(exists.subquery, map, schema)?;
                 Ok(Transformed::yes(Expr::Exists(exists)))
@@ -596,13 +680,22 @@ fn replace_outer(
         .data)
 }
 
-fn replace_in_subquery(subquery: Subquery, map: &HashMap<&Column, &Column>, schema: &DFSchema) -> Result<Subquery> {
+fn replace_in_subquery(
+    subquery: Subquery,
+    map: &HashMap<&Column, &Column>,
+    schema: &DFSchema,
+) -> Result<Subquery> {
     // A column of the node that the sub-query stands in hides one further out.
-    let map: &HashMap<&Column, &Column> =
-        &map.iter().filter(|(column, _)| !schema.has_column(column)).map(|(column, key)| (*column, *key)).collect();
+    let map: &HashMap<&Column, &Column> = &map
+        .iter()
+        .filter(|(column, _)| !schema.has_column(column))
+        .map(|(column, key)| (*column, *key))
+        .collect();
     let plan = Arc::unwrap_or_clone(subquery.subquery)
         .transform_down(|node| {
-            node.map_expressions(|expression| Ok(Transformed::yes(replace_outer(expression, map, schema, true)?)))
+            node.map_expressions(|expression| {
+                Ok(Transformed::yes(replace_outer(expression, map, schema, true)?))
+            })
         })?
         .data;
     let outer_ref_columns = outer_columns(&plan)?
@@ -614,7 +707,9 @@ fn replace_in_subquery(subquery: Subquery, map: &HashMap<&Column, &Column>, sche
                     .outer_ref_columns
                     .iter()
                     .find_map(|old| match old {
-                        Expr::OuterReferenceColumn(field, found) if *found == column => Some(Arc::clone(field)),
+                        Expr::OuterReferenceColumn(field, found) if *found == column => {
+                            Some(Arc::clone(field))
+                        }
                         _ => None,
                     })
                     .ok_or(error)

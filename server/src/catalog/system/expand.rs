@@ -7,7 +7,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, ListArray, StructArray};
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::{Result, exec_err, plan_err};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+};
 
 /// The function's name, without its schema.
 pub(super) const EXPAND_ARRAY: &str = "_pg_expandarray";
@@ -24,7 +26,10 @@ impl ExpandArray {
 }
 
 fn pair(element: &DataType) -> Fields {
-    Fields::from(vec![Field::new("x", element.clone(), true), Field::new("n", DataType::Int32, true)])
+    Fields::from(vec![
+        Field::new("x", element.clone(), true),
+        Field::new("n", DataType::Int32, true),
+    ])
 }
 
 impl ScalarUDFImpl for ExpandArray {
@@ -38,9 +43,11 @@ impl ScalarUDFImpl for ExpandArray {
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments {
-            [DataType::List(item)] => {
-                Ok(DataType::List(Arc::new(Field::new("item", DataType::Struct(pair(item.data_type())), true))))
-            }
+            [DataType::List(item)] => Ok(DataType::List(Arc::new(Field::new(
+                "item",
+                DataType::Struct(pair(item.data_type())),
+                true,
+            )))),
             _ => plan_err!("{EXPAND_ARRAY} takes an array"),
         }
     }
@@ -57,10 +64,16 @@ impl ScalarUDFImpl for ExpandArray {
                 positions[index as usize] = position as i32 + 1;
             }
         }
-        let columns: Vec<ArrayRef> = vec![Arc::clone(lists.values()), Arc::new(Int32Array::from(positions))];
+        let columns: Vec<ArrayRef> =
+            vec![Arc::clone(lists.values()), Arc::new(Int32Array::from(positions))];
         let pairs = StructArray::try_new(pair(&lists.value_type()), columns, None)?;
         let field = Arc::new(Field::new("item", pairs.data_type().clone(), true));
-        let list = ListArray::try_new(field, lists.offsets().clone(), Arc::new(pairs), lists.nulls().cloned())?;
+        let list = ListArray::try_new(
+            field,
+            lists.offsets().clone(),
+            Arc::new(pairs),
+            lists.nulls().cloned(),
+        )?;
         Ok(ColumnarValue::Array(Arc::new(list)))
     }
 }

@@ -15,14 +15,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{
-    DataType, Field, FieldRef, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
-    UInt16Type, UInt32Type, UInt64Type,
+    DataType, Field, FieldRef, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::util::display::array_value_to_string;
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 use thanosql_protocol::types::type_oid;
 use thanosql_protocol::{SqlError, SqlState};
@@ -93,15 +94,30 @@ const TEXT: Kind = Kind::Text("text");
 const NAME: Kind = Kind::Text("name");
 const OID: Kind = Kind::Oid("oid");
 
-const fn stable(name: &'static str, overloads: &'static [&'static [Arg]], result: Kind, body: Body) -> Definition {
+const fn stable(
+    name: &'static str,
+    overloads: &'static [&'static [Arg]],
+    result: Kind,
+    body: Body,
+) -> Definition {
     Definition { name, overloads, result, volatility: Volatility::Stable, strict: true, body }
 }
 
-const fn lenient(name: &'static str, overloads: &'static [&'static [Arg]], result: Kind, body: Body) -> Definition {
+const fn lenient(
+    name: &'static str,
+    overloads: &'static [&'static [Arg]],
+    result: Kind,
+    body: Body,
+) -> Definition {
     Definition { name, overloads, result, volatility: Volatility::Stable, strict: false, body }
 }
 
-const fn volatile(name: &'static str, overloads: &'static [&'static [Arg]], result: Kind, body: Body) -> Definition {
+const fn volatile(
+    name: &'static str,
+    overloads: &'static [&'static [Arg]],
+    result: Kind,
+    body: Body,
+) -> Definition {
     Definition { name, overloads, result, volatility: Volatility::Volatile, strict: true, body }
 }
 
@@ -140,7 +156,9 @@ const DEFINITIONS: &[Definition] = &[
     volatile("pg_advisory_unlock_all", NONE, TEXT, |_| Ok("".into())),
     // Visibility
     stable("pg_table_is_visible", ONE_OID, Kind::Bool, table_is_visible),
-    stable("pg_type_is_visible", ONE_OID, Kind::Bool, |call| Ok(types::by_oid(call.int(0)).map(|_| true).into())),
+    stable("pg_type_is_visible", ONE_OID, Kind::Bool, |call| {
+        Ok(types::by_oid(call.int(0)).map(|_| true).into())
+    }),
     stable("pg_function_is_visible", ONE_OID, Kind::Bool, |_| Ok(true.into())),
     stable("pg_operator_is_visible", ONE_OID, Kind::Bool, |_| Ok(true.into())),
     stable("pg_collation_is_visible", ONE_OID, Kind::Bool, |_| Ok(true.into())),
@@ -153,14 +171,24 @@ const DEFINITIONS: &[Definition] = &[
     stable("pg_ts_parser_is_visible", ONE_OID, Kind::Bool, |_| Ok(true.into())),
     stable("pg_ts_template_is_visible", ONE_OID, Kind::Bool, |_| Ok(true.into())),
     stable("pg_relation_is_publishable", ONE_RELATION, Kind::Bool, |call| {
-        Ok(call.object(call.int(0)).is_some_and(|object| tables::relkind(object.kind) == "r").into())
+        Ok(call
+            .object(call.int(0))
+            .is_some_and(|object| tables::relkind(object.kind) == "r")
+            .into())
     }),
     // Names
     stable("pg_get_userbyid", ONE_OID, NAME, |call| {
-        Ok(if call.int(0) == OWNER { call.source.user() } else { format!("unknown (OID={})", call.int(0)) }.into())
+        Ok(if call.int(0) == OWNER {
+            call.source.user()
+        } else {
+            format!("unknown (OID={})", call.int(0))
+        }
+        .into())
     }),
     lenient("format_type", &[&[Arg::Int, Arg::Int]], TEXT, |call| match call.values {
-        [Value::Int(oid), Value::Int(modifier)] => Ok(types::format_type(*oid, Some(*modifier)).into()),
+        [Value::Int(oid), Value::Int(modifier)] => {
+            Ok(types::format_type(*oid, Some(*modifier)).into())
+        }
         [Value::Int(oid), _] => Ok(types::format_type(*oid, None).into()),
         _ => Ok(Value::Null),
     }),
@@ -183,9 +211,13 @@ const DEFINITIONS: &[Definition] = &[
         }
         .into())
     }),
-    stable("like_escape", &[&[Arg::Text, Arg::Text]], TEXT, |call| like_escape(call.text(0), call.text(1))),
+    stable("like_escape", &[&[Arg::Text, Arg::Text]], TEXT, |call| {
+        like_escape(call.text(0), call.text(1))
+    }),
     stable("quote_ident", ONE_TEXT, TEXT, |call| Ok(quote_ident(call.text(0)).into())),
-    stable("quote_literal", &[&[Arg::Any]], TEXT, |call| Ok(quote_literal(call.values.first()).into())),
+    stable("quote_literal", &[&[Arg::Any]], TEXT, |call| {
+        Ok(quote_literal(call.values.first()).into())
+    }),
     lenient("quote_nullable", &[&[Arg::Any]], TEXT, |call| {
         Ok(match call.values.first() {
             None | Some(Value::Null) => "NULL".into(),
@@ -193,19 +225,24 @@ const DEFINITIONS: &[Definition] = &[
         })
     }),
     lenient("format", &[&[Arg::Text, Arg::Rest]], TEXT, format_text),
-    stable("parse_ident", &[&[Arg::Text], &[Arg::Text, Arg::Bool]], Kind::ListText("text[]"), |call| {
-        match parse_ident(call.text(0)) {
+    stable(
+        "parse_ident",
+        &[&[Arg::Text], &[Arg::Text, Arg::Bool]],
+        Kind::ListText("text[]"),
+        |call| match parse_ident(call.text(0)) {
             Some(parts) => Ok(parts.into()),
             None => Err(SqlError::new(
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("string is not a valid identifier: \"{}\"", call.text(0)),
             )),
-        }
-    }),
+        },
+    ),
     stable(REG_OID, &[&[Arg::Text, Arg::Any]], OID, |call| reg_oid(call, call.text(0), true)),
-    stable(REG_TEXT, &[&[Arg::Text, Arg::Any]], TEXT, |call| match reg_oid(call, call.text(0), true)? {
-        Value::Int(oid) => Ok(reg_name(call, call.text(0), oid).into()),
-        _ => Ok(Value::Null),
+    stable(REG_TEXT, &[&[Arg::Text, Arg::Any]], TEXT, |call| {
+        match reg_oid(call, call.text(0), true)? {
+            Value::Int(oid) => Ok(reg_name(call, call.text(0), oid).into()),
+            _ => Ok(Value::Null),
+        }
     }),
     stable("to_regclass", ONE_TEXT, OID, |call| reg_look_up(call, "regclass")),
     stable("to_regtype", ONE_TEXT, OID, |call| reg_look_up(call, "regtype")),
@@ -214,15 +251,22 @@ const DEFINITIONS: &[Definition] = &[
     stable("to_regrole", ONE_TEXT, OID, |call| reg_look_up(call, "regrole")),
     lenient("json_build_object", &[&[Arg::Rest]], Kind::Text("json"), build_object),
     // Definitions
-    stable("pg_get_expr", &[&[Arg::Text, Arg::Int], &[Arg::Text, Arg::Int, Arg::Bool]], TEXT, |call| {
-        Ok(call.text(0).into())
-    }),
+    stable(
+        "pg_get_expr",
+        &[&[Arg::Text, Arg::Int], &[Arg::Text, Arg::Int, Arg::Bool]],
+        TEXT,
+        |call| Ok(call.text(0).into()),
+    ),
     stable("pg_get_viewdef", &[&[Arg::Relation], &[Arg::Relation, Arg::Any]], TEXT, |call| {
         let definition = call.object(call.int(0)).and_then(|object| object.definition);
         Ok(definition.map(|text| format!(" {};", text.trim().trim_end_matches(';'))).into())
     }),
-    stable("pg_get_indexdef", &[&[Arg::Int], &[Arg::Int, Arg::Int, Arg::Bool]], TEXT, |_| Ok(Value::Null)),
-    stable("pg_get_constraintdef", &[&[Arg::Int], &[Arg::Int, Arg::Bool]], TEXT, |_| Ok(Value::Null)),
+    stable("pg_get_indexdef", &[&[Arg::Int], &[Arg::Int, Arg::Int, Arg::Bool]], TEXT, |_| {
+        Ok(Value::Null)
+    }),
+    stable("pg_get_constraintdef", &[&[Arg::Int], &[Arg::Int, Arg::Bool]], TEXT, |_| {
+        Ok(Value::Null)
+    }),
     stable("pg_get_triggerdef", &[&[Arg::Int], &[Arg::Int, Arg::Bool]], TEXT, |_| Ok(Value::Null)),
     stable("pg_get_ruledef", &[&[Arg::Int], &[Arg::Int, Arg::Bool]], TEXT, |_| Ok(Value::Null)),
     stable("pg_get_partkeydef", ONE_OID, TEXT, |_| Ok(Value::Null)),
@@ -240,13 +284,23 @@ const DEFINITIONS: &[Definition] = &[
             })
             .into())
     }),
-    stable("pg_get_function_arguments", ONE_OID, TEXT, |call| Ok(function_arguments(call.int(0)).into())),
-    stable("pg_get_function_identity_arguments", ONE_OID, TEXT, |call| Ok(function_arguments(call.int(0)).into())),
+    stable("pg_get_function_arguments", ONE_OID, TEXT, |call| {
+        Ok(function_arguments(call.int(0)).into())
+    }),
+    stable("pg_get_function_identity_arguments", ONE_OID, TEXT, |call| {
+        Ok(function_arguments(call.int(0)).into())
+    }),
     stable("oidvectortypes", &[&[Arg::Any]], TEXT, |call| {
         let names: Vec<String> = call
             .list(0)
             .iter()
-            .filter_map(|value| if let Value::Int(oid) = value { Some(types::format_type(*oid, None)) } else { None })
+            .filter_map(|value| {
+                if let Value::Int(oid) = value {
+                    Some(types::format_type(*oid, None))
+                } else {
+                    None
+                }
+            })
             .collect();
         Ok(names.join(", ").into())
     }),
@@ -256,7 +310,9 @@ const DEFINITIONS: &[Definition] = &[
     stable("shobj_description", &[&[Arg::Int, Arg::Text]], TEXT, |_| Ok(Value::Null)),
     // Privileges: the one role may do everything with whatever exists
     stable("has_table_privilege", PRIVILEGE, Kind::Bool, |call| privilege(call, "regclass", 1)),
-    stable("has_any_column_privilege", PRIVILEGE, Kind::Bool, |call| privilege(call, "regclass", 1)),
+    stable("has_any_column_privilege", PRIVILEGE, Kind::Bool, |call| {
+        privilege(call, "regclass", 1)
+    }),
     stable(
         "has_column_privilege",
         &[&[Arg::Any, Arg::Any, Arg::Text], &[Arg::Any, Arg::Any, Arg::Any, Arg::Text]],
@@ -264,7 +320,9 @@ const DEFINITIONS: &[Definition] = &[
         |call| privilege(call, "regclass", 2),
     ),
     stable("has_sequence_privilege", PRIVILEGE, Kind::Bool, |call| privilege(call, "regclass", 1)),
-    stable("has_schema_privilege", PRIVILEGE, Kind::Bool, |call| privilege(call, "regnamespace", 1)),
+    stable("has_schema_privilege", PRIVILEGE, Kind::Bool, |call| {
+        privilege(call, "regnamespace", 1)
+    }),
     stable("has_function_privilege", PRIVILEGE, Kind::Bool, |_| Ok(true.into())),
     stable("has_type_privilege", PRIVILEGE, Kind::Bool, |call| privilege(call, "regtype", 1)),
     stable("has_database_privilege", PRIVILEGE, Kind::Bool, |_| Ok(true.into())),
@@ -274,7 +332,12 @@ const DEFINITIONS: &[Definition] = &[
     stable("has_server_privilege", PRIVILEGE, Kind::Bool, |_| Ok(true.into())),
     stable("pg_has_role", PRIVILEGE, Kind::Bool, |_| Ok(true.into())),
     // Sizes
-    stable("pg_relation_size", &[&[Arg::Relation], &[Arg::Relation, Arg::Text]], Kind::Int8, relation_size),
+    stable(
+        "pg_relation_size",
+        &[&[Arg::Relation], &[Arg::Relation, Arg::Text]],
+        Kind::Int8,
+        relation_size,
+    ),
     stable("pg_table_size", ONE_RELATION, Kind::Int8, relation_size),
     stable("pg_total_relation_size", ONE_RELATION, Kind::Int8, relation_size),
     stable("pg_indexes_size", ONE_RELATION, Kind::Int8, |_| Ok(0.into())),
@@ -295,19 +358,25 @@ const DEFINITIONS: &[Definition] = &[
     stable("array_lower", &[&[Arg::Any, Arg::Int]], Kind::Int4, |call| {
         Ok((call.int(1) == 1 && !call.list(0).is_empty()).then_some(1).into())
     }),
-    stable(TEXT_ARRAY, &[&[Arg::Any]], Kind::ListText("text[]"), |call| match call.values.first() {
-        Some(Value::Text(text)) => match array_items(text) {
-            Some(items) => Ok(items.into()),
-            None => Err(malformed_array(text)),
-        },
-        Some(Value::List(values)) => Ok(values.iter().map(|value| plain_text(value)).collect::<Vec<_>>().into()),
-        _ => Ok(Value::Null),
+    stable(TEXT_ARRAY, &[&[Arg::Any]], Kind::ListText("text[]"), |call| {
+        match call.values.first() {
+            Some(Value::Text(text)) => match array_items(text) {
+                Some(items) => Ok(items.into()),
+                None => Err(malformed_array(text)),
+            },
+            Some(Value::List(values)) => {
+                Ok(values.iter().map(|value| plain_text(value)).collect::<Vec<_>>().into())
+            }
+            _ => Ok(Value::Null),
+        }
     }),
     stable(OID_ARRAY, &[&[Arg::Any]], Kind::ListOid("oid[]"), |call| match call.values.first() {
         Some(Value::Text(text)) => {
             let items = array_items(text).ok_or_else(|| malformed_array(text))?;
             let number = |item: Option<String>| match item {
-                Some(item) => item.trim().parse::<i64>().map(Some).map_err(|_| malformed_array(text)),
+                Some(item) => {
+                    item.trim().parse::<i64>().map(Some).map_err(|_| malformed_array(text))
+                }
                 None => Ok(None),
             };
             Ok(items.into_iter().map(number).collect::<Result<Vec<_>, _>>()?.into())
@@ -419,12 +488,20 @@ impl ScalarUDFImpl for SystemFunction {
         };
         let constant = args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
-        let arrays = args.args.into_iter().map(|value| value.into_array(rows)).collect::<Result<Vec<_>>>()?;
+        let arrays = args
+            .args
+            .into_iter()
+            .map(|value| value.into_array(rows))
+            .collect::<Result<Vec<_>>>()?;
         let mut results = Vec::with_capacity(rows);
         for row in 0..rows {
             let values: Vec<Value> = arrays.iter().map(|array| value_at(array, row)).collect();
-            let call = Call { source: self.source.as_ref(), values: &values, fields: &args.arg_fields };
-            results.push(self.call(kinds, call).map_err(|error| DataFusionError::External(Box::new(error)))?);
+            let call =
+                Call { source: self.source.as_ref(), values: &values, fields: &args.arg_fields };
+            results.push(
+                self.call(kinds, call)
+                    .map_err(|error| DataFusionError::External(Box::new(error)))?,
+            );
         }
         let array = relations::array(self.definition.result, results.iter(), &Value::Null)?;
         if constant {
@@ -444,7 +521,9 @@ impl SystemFunction {
             if let Value::Text(text) = value {
                 match kind {
                     Arg::Int => *value = Value::Int(number(text)?),
-                    Arg::Relation => *value = reg_value(&call, "regclass", &Value::Text(text.clone()), true)?,
+                    Arg::Relation => {
+                        *value = reg_value(&call, "regclass", &Value::Text(text.clone()), true)?
+                    }
                     Arg::Text | Arg::Bool | Arg::Any | Arg::Rest => {}
                 }
             }
@@ -486,12 +565,18 @@ fn undefined_function(name: &str, arguments: usize) -> DataFusionError {
 }
 
 fn malformed_array(text: &str) -> SqlError {
-    SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{text}\""))
+    SqlError::new(
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        format!("malformed array literal: \"{text}\""),
+    )
 }
 
 fn number(text: &str) -> Result<i64, SqlError> {
     text.trim().parse().map_err(|_| {
-        SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type oid: \"{text}\""))
+        SqlError::new(
+            SqlState::INVALID_TEXT_REPRESENTATION,
+            format!("invalid input syntax for type oid: \"{text}\""),
+        )
     })
 }
 
@@ -510,7 +595,9 @@ fn value_at(array: &ArrayRef, row: usize) -> Value {
         DataType::UInt8 => i64::from(array.as_primitive::<UInt8Type>().value(row)).into(),
         DataType::UInt16 => i64::from(array.as_primitive::<UInt16Type>().value(row)).into(),
         DataType::UInt32 => i64::from(array.as_primitive::<UInt32Type>().value(row)).into(),
-        DataType::UInt64 => i64::try_from(array.as_primitive::<UInt64Type>().value(row)).ok().into(),
+        DataType::UInt64 => {
+            i64::try_from(array.as_primitive::<UInt64Type>().value(row)).ok().into()
+        }
         DataType::Float32 => f64::from(array.as_primitive::<Float32Type>().value(row)).into(),
         DataType::Float64 => array.as_primitive::<Float64Type>().value(row).into(),
         DataType::Utf8 => array.as_string::<i32>().value(row).into(),
@@ -633,20 +720,91 @@ fn size_pretty(bytes: i64) -> String {
 
 /// Words that must be quoted when they are names.
 const RESERVED: [&str; 77] = [
-    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "both", "case", "cast", "check",
-    "collate", "column", "constraint", "create", "current_catalog", "current_date", "current_role", "current_time",
-    "current_timestamp", "current_user", "default", "deferrable", "desc", "distinct", "do", "else", "end", "except",
-    "false", "fetch", "for", "foreign", "from", "grant", "group", "having", "in", "initially", "intersect", "into",
-    "lateral", "leading", "limit", "localtime", "localtimestamp", "not", "null", "offset", "on", "only", "or", "order",
-    "placing", "primary", "references", "returning", "select", "session_user", "some", "symmetric", "table", "then", "to",
-    "trailing", "true", "union", "unique", "user", "using", "variadic", "when", "where", "window", "with",
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "asymmetric",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "column",
+    "constraint",
+    "create",
+    "current_catalog",
+    "current_date",
+    "current_role",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "from",
+    "grant",
+    "group",
+    "having",
+    "in",
+    "initially",
+    "intersect",
+    "into",
+    "lateral",
+    "leading",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "not",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "select",
+    "session_user",
+    "some",
+    "symmetric",
+    "table",
+    "then",
+    "to",
+    "trailing",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "variadic",
+    "when",
+    "where",
+    "window",
+    "with",
 ];
 
 /// The name as it must be written in SQL.
 pub(super) fn quote_ident(name: &str) -> String {
     let mut letters = name.chars();
     let plain = letters.next().is_some_and(|first| first.is_ascii_lowercase() || first == '_')
-        && letters.all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+        && letters
+            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
         && !RESERVED.contains(&name);
     if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
@@ -657,7 +815,11 @@ fn quote_literal(value: Option<&Value>) -> String {
         _ => String::new(),
     };
     let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
 }
 
 /// `format`, with `%s`, `%I`, `%L` and `%%`; positions and widths are refused.
@@ -678,12 +840,17 @@ fn format_text(call: &Call<'_>) -> Result<Value, SqlError> {
             continue;
         }
         let Some((value, rest)) = values.split_first() else {
-            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "too few arguments for format()"));
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                "too few arguments for format()",
+            ));
         };
         values = rest;
         let plain = match plain_text(value) {
             Value::Text(plain) => plain,
-            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::List(_) => String::new(),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::List(_) => {
+                String::new()
+            }
         };
         match kind {
             Some('s') => text.push_str(&plain),
@@ -779,7 +946,9 @@ pub(super) fn parse_ident(text: &str) -> Option<Vec<String>> {
             parts.push(part);
             rest = quoted[end..].trim_start();
         } else {
-            let end = rest.find(|letter: char| !(letter.is_alphanumeric() || "_$".contains(letter))).unwrap_or(rest.len());
+            let end = rest
+                .find(|letter: char| !(letter.is_alphanumeric() || "_$".contains(letter)))
+                .unwrap_or(rest.len());
             if end == 0 || rest.starts_with(|first: char| first.is_ascii_digit() || first == '$') {
                 return None;
             }
@@ -804,7 +973,12 @@ fn reg_look_up(call: &Call<'_>, kind: &str) -> Result<Value, SqlError> {
 }
 
 /// The OID that a value of one of the reg types stands for.
-fn reg_value(call: &Call<'_>, kind: &str, value: &Value, must_exist: bool) -> Result<Value, SqlError> {
+fn reg_value(
+    call: &Call<'_>,
+    kind: &str,
+    value: &Value,
+    must_exist: bool,
+) -> Result<Value, SqlError> {
     let text = match value {
         Value::Int(_) | Value::Null => return Ok(value.clone()),
         Value::Text(text) => text.trim(),
@@ -821,11 +995,13 @@ fn reg_value(call: &Call<'_>, kind: &str, value: &Value, must_exist: bool) -> Re
         "regproc" | "regprocedure" => {
             let name = text.split('(').next().unwrap_or_default();
             let name = parse_ident(name).and_then(|mut parts| parts.pop());
-            name.and_then(|name| tables::functions().iter().find(|function| function.name == name)).map(|found| found.oid)
+            name.and_then(|name| tables::functions().iter().find(|function| function.name == name))
+                .map(|found| found.oid)
         }
         "regnamespace" => {
             let name = parse_ident(text).and_then(|mut parts| parts.pop());
-            name.and_then(|name| SCHEMAS.iter().find(|(_, found, _)| *found == name)).map(|(oid, ..)| *oid)
+            name.and_then(|name| SCHEMAS.iter().find(|(_, found, _)| *found == name))
+                .map(|(oid, ..)| *oid)
         }
         "regrole" => (parse_ident(text) == Some(vec![call.source.user()])).then_some(OWNER),
         "regcollation" => match text.trim_matches('"') {
@@ -864,8 +1040,9 @@ fn relation_oid(call: &Call<'_>, text: &str) -> Option<i64> {
         [schema, name] | [_, schema, name] => (Some(schema.as_str()), name),
         _ => return None,
     };
-    let system = relations::listed()
-        .find(|relation| relation.name == name && relation.schema.name() == schema.unwrap_or("pg_catalog"));
+    let system = relations::listed().find(|relation| {
+        relation.name == name && relation.schema.name() == schema.unwrap_or("pg_catalog")
+    });
     match system {
         Some(relation) => Some(relation.oid),
         None => call
@@ -885,10 +1062,12 @@ fn reg_name(call: &Call<'_>, kind: &str, oid: i64) -> String {
     let name = match kind {
         "regtype" => types::by_oid(oid).map(|_| types::format_type(oid, None)),
         "regproc" => function(oid).map(|function| function.name.clone()),
-        "regprocedure" => {
-            function(oid).map(|function| format!("{}({})", function.name, function_arguments(oid).unwrap_or_default()))
+        "regprocedure" => function(oid).map(|function| {
+            format!("{}({})", function.name, function_arguments(oid).unwrap_or_default())
+        }),
+        "regnamespace" => {
+            SCHEMAS.iter().find(|(found, ..)| *found == oid).map(|(_, name, _)| quote_ident(name))
         }
-        "regnamespace" => SCHEMAS.iter().find(|(found, ..)| *found == oid).map(|(_, name, _)| quote_ident(name)),
         "regrole" => (oid == OWNER).then(|| quote_ident(&call.source.user())),
         _ => relation_name(call, oid),
     };
@@ -937,7 +1116,8 @@ impl ScalarUDFImpl for SingleRow {
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         match args.arg_fields.first().map(|field| field.data_type()) {
             Some(DataType::List(item)) => Ok(Arc::new(
-                Field::new(SINGLE_ROW, item.data_type().clone(), true).with_metadata(item.metadata().clone()),
+                Field::new(SINGLE_ROW, item.data_type().clone(), true)
+                    .with_metadata(item.metadata().clone()),
             )),
             _ => plan_err!("{SINGLE_ROW} takes a list"),
         }
@@ -1019,7 +1199,8 @@ impl ScalarUDFImpl for OrEmpty {
             indexes.extend(start..start + length as i64);
             lengths.push(length);
         }
-        let values = arrow::compute::take(lists.values(), &arrow::array::Int64Array::from(indexes), None)?;
+        let values =
+            arrow::compute::take(lists.values(), &arrow::array::Int64Array::from(indexes), None)?;
         let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
         let list = arrow::array::ListArray::try_new(Arc::clone(item), offsets, values, None)?;
         Ok(ColumnarValue::Array(Arc::new(list)))

@@ -71,7 +71,8 @@ fn columns(source: &dyn CatalogSource) -> Vec<Row> {
     let mut rows = Vec::new();
     for relation in relations::listed() {
         for (position, column) in relation.columns.iter().enumerate() {
-            let mut row = place(&database, relation.schema.name(), relation.name, column.name, position);
+            let mut row =
+                place(&database, relation.schema.name(), relation.name, column.name, position);
             row.extend(column_type(&database, column.kind.type_oid(), -1));
             row.extend(column_rest(position, !column.not_null, None, false));
             rows.push(row);
@@ -82,7 +83,12 @@ fn columns(source: &dyn CatalogSource) -> Vec<Row> {
             let mut row = place(&database, &object.schema, &object.name, field.name(), position);
             row.extend(column_type(&database, type_oid(field).into(), type_modifier(field).into()));
             let stored = object.kind == ObjectKind::Table;
-            row.extend(column_rest(position, field.is_nullable() || !stored, default(field), stored));
+            row.extend(column_rest(
+                position,
+                field.is_nullable() || !stored,
+                default(field),
+                stored,
+            ));
             rows.push(row);
         }
     }
@@ -138,7 +144,10 @@ fn column_type(database: &str, oid: i64, modifier: i64) -> Row {
     match found.name.as_str() {
         "varchar" | "bpchar" => {
             row.push(("character_maximum_length", length.into()));
-            row.push(("character_octet_length", length.map_or(1_073_741_824, |length| length * 4).into()));
+            row.push((
+                "character_octet_length",
+                length.map_or(1_073_741_824, |length| length * 4).into(),
+            ));
         }
         "text" => row.push(("character_octet_length", 1_073_741_824.into())),
         "int2" => row.extend(precision(16, 2, Some(0))),
@@ -154,7 +163,9 @@ fn column_type(database: &str, oid: i64, modifier: i64) -> Row {
             }
         }
         "date" => row.push(("datetime_precision", 0.into())),
-        "timestamp" | "timestamptz" | "time" | "timetz" | "interval" => row.push(("datetime_precision", 6.into())),
+        "timestamp" | "timestamptz" | "time" | "timetz" | "interval" => {
+            row.push(("datetime_precision", 6.into()))
+        }
         _ => {}
     }
     row

@@ -51,7 +51,8 @@ impl SchemaProvider for SystemSchemaProvider {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         Ok(find(self.schema, name).map(|relation| {
-            Arc::new(SystemTable { relation, source: Arc::clone(&self.source) }) as Arc<dyn TableProvider>
+            Arc::new(SystemTable { relation, source: Arc::clone(&self.source) })
+                as Arc<dyn TableProvider>
         }))
     }
 
@@ -76,13 +77,16 @@ impl SystemTable {
     fn batch(&self) -> Result<RecordBatch> {
         let rows = match self.relation.schema {
             SystemSchema::PgCatalog => tables::rows(self.relation, self.source.as_ref()),
-            SystemSchema::InformationSchema => information::rows(self.relation, self.source.as_ref()),
+            SystemSchema::InformationSchema => {
+                information::rows(self.relation, self.source.as_ref())
+            }
         };
         Ok(self.relation.batch(&rows)?)
     }
 
     fn rows(&self) -> Result<RecordBatch> {
-        static KEPT: LazyLock<Mutex<HashMap<&'static str, RecordBatch>>> = LazyLock::new(Mutex::default);
+        static KEPT: LazyLock<Mutex<HashMap<&'static str, RecordBatch>>> =
+            LazyLock::new(Mutex::default);
         let name = self.relation.name;
         if self.relation.schema != SystemSchema::PgCatalog || !CONSTANT.contains(&name) {
             return self.batch();
@@ -113,6 +117,8 @@ impl TableProvider for SystemTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        MemTable::try_new(self.schema(), vec![vec![self.rows()?]])?.scan(state, projection, filters, limit).await
+        MemTable::try_new(self.schema(), vec![vec![self.rows()?]])?
+            .scan(state, projection, filters, limit)
+            .await
     }
 }

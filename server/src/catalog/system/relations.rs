@@ -13,9 +13,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder,
-    Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, RecordBatch, RecordBatchOptions, StringBuilder,
-    TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Float32Builder, Float64Builder,
+    Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, RecordBatch,
+    RecordBatchOptions, StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef, TimeUnit};
@@ -142,14 +142,32 @@ impl Kind {
                 "varchar" => 1043,
                 _ => 25,
             },
-            Kind::ListInt2(name) => if name == "int2vector" { 22 } else { 1005 },
-            Kind::ListOid(name) => if name == "oidvector" { 30 } else { 1028 },
+            Kind::ListInt2(name) => {
+                if name == "int2vector" {
+                    22
+                } else {
+                    1005
+                }
+            }
+            Kind::ListOid(name) => {
+                if name == "oidvector" {
+                    30
+                } else {
+                    1028
+                }
+            }
             Kind::ListText(name) => match name {
                 "\"char\"[]" => 1002,
                 "name[]" => 1003,
                 _ => 1009,
             },
-            Kind::ListFloat(name) => if name == "real[]" { 1021 } else { 1022 },
+            Kind::ListFloat(name) => {
+                if name == "real[]" {
+                    1021
+                } else {
+                    1022
+                }
+            }
         }
     }
 
@@ -202,7 +220,8 @@ impl Kind {
     pub(super) fn field(self, name: &str) -> Field {
         let field = Field::new(name, self.data_type(), true);
         match self.metadata() {
-            Some(metadata) => field.with_metadata(HashMap::from([(PG_TYPE_KEY.to_string(), metadata.to_string())])),
+            Some(metadata) => field
+                .with_metadata(HashMap::from([(PG_TYPE_KEY.to_string(), metadata.to_string())])),
             None => field,
         }
     }
@@ -223,8 +242,12 @@ impl Kind {
         }
         match self {
             Kind::Bool => Value::Bool(text == "t"),
-            Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Oid(_) => text.parse().map_or(Value::Null, Value::Int),
-            Kind::Float4 | Kind::Float8 | Kind::Numeric => text.parse().map_or(Value::Null, Value::Float),
+            Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Oid(_) => {
+                text.parse().map_or(Value::Null, Value::Int)
+            }
+            Kind::Float4 | Kind::Float8 | Kind::Numeric => {
+                text.parse().map_or(Value::Null, Value::Float)
+            }
             _ => Value::Text(text.to_string()),
         }
     }
@@ -351,7 +374,8 @@ pub(super) type Row = Vec<(&'static str, Value)>;
 
 /// Every system relation, by schema and name.
 pub(super) fn all() -> &'static [Relation] {
-    static ALL: LazyLock<Vec<Relation>> = LazyLock::new(|| RELATIONS.lines().filter_map(parse_relation).collect());
+    static ALL: LazyLock<Vec<Relation>> =
+        LazyLock::new(|| RELATIONS.lines().filter_map(parse_relation).collect());
     &ALL
 }
 
@@ -363,7 +387,9 @@ pub(super) fn listed() -> impl Iterator<Item = &'static Relation> {
 /// The relation of that name.
 pub(super) fn find(schema: SystemSchema, name: &str) -> Option<&'static Relation> {
     static INDEX: LazyLock<HashMap<(SystemSchema, &'static str), &'static Relation>> =
-        LazyLock::new(|| all().iter().map(|relation| ((relation.schema, relation.name), relation)).collect());
+        LazyLock::new(|| {
+            all().iter().map(|relation| ((relation.schema, relation.name), relation)).collect()
+        });
     INDEX.get(&(schema, name)).copied()
 }
 
@@ -428,7 +454,8 @@ impl Relation {
             .enumerate()
             .map(|(position, column)| {
                 let zero = if column.not_null { zero(column.kind) } else { Value::Null };
-                let values = rows.iter().map(|row| cell(row, column.name, position).unwrap_or(&zero));
+                let values =
+                    rows.iter().map(|row| cell(row, column.name, position).unwrap_or(&zero));
                 array(column.kind, values, &zero)
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -452,7 +479,8 @@ impl Relation {
                     .iter()
                     .zip(line.split('\t'))
                     .map(|((name, kind), cell)| {
-                        let value = if cell == "\\N" { Value::Null } else { kind.parse_value(cell) };
+                        let value =
+                            if cell == "\\N" { Value::Null } else { kind.parse_value(cell) };
                         (*name, value)
                     })
                     .collect()
@@ -475,12 +503,18 @@ fn zero(kind: Kind) -> Value {
         Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Oid(_) | Kind::TimestampTz => Value::Int(0),
         Kind::Float4 | Kind::Float8 | Kind::Numeric | Kind::Interval => Value::Float(0.0),
         Kind::Text(_) | Kind::Bytea => Value::Text(String::new()),
-        Kind::ListInt2(_) | Kind::ListOid(_) | Kind::ListText(_) | Kind::ListFloat(_) => Value::List(Vec::new()),
+        Kind::ListInt2(_) | Kind::ListOid(_) | Kind::ListText(_) | Kind::ListFloat(_) => {
+            Value::List(Vec::new())
+        }
     }
 }
 
 /// The values as an Arrow array; `zero` stands in for a NULL.
-pub(super) fn array<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>, zero: &'a Value) -> Result<ArrayRef, ArrowError> {
+pub(super) fn array<'a>(
+    kind: Kind,
+    values: impl Iterator<Item = &'a Value>,
+    zero: &'a Value,
+) -> Result<ArrayRef, ArrowError> {
     // A NULL in a column that may not have one would make the batch invalid.
     let values = values.map(|value| if *value == Value::Null { zero } else { value });
     Ok(match kind {
@@ -491,12 +525,16 @@ pub(super) fn array<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>, zer
         }
         Kind::Int2 => {
             let mut builder = Int16Builder::new();
-            values.for_each(|value| builder.append_option(integer(value).and_then(|value| i16::try_from(value).ok())));
+            values.for_each(|value| {
+                builder.append_option(integer(value).and_then(|value| i16::try_from(value).ok()))
+            });
             Arc::new(builder.finish())
         }
         Kind::Int4 => {
             let mut builder = Int32Builder::new();
-            values.for_each(|value| builder.append_option(integer(value).and_then(|value| i32::try_from(value).ok())));
+            values.for_each(|value| {
+                builder.append_option(integer(value).and_then(|value| i32::try_from(value).ok()))
+            });
             Arc::new(builder.finish())
         }
         Kind::Int8 | Kind::Oid(_) => {
@@ -559,7 +597,12 @@ fn list<'a>(item: Kind, values: impl Iterator<Item = &'a Value>) -> Result<Array
     let items = array(item, items.into_iter(), &Value::Null)?;
     let field = Arc::new(Field::new("item", item.data_type(), true));
     let nulls = NullBuffer::from(valid);
-    Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::from_lengths(lengths), items, Some(nulls))?))
+    Ok(Arc::new(ListArray::try_new(
+        field,
+        OffsetBuffer::from_lengths(lengths),
+        items,
+        Some(nulls),
+    )?))
 }
 
 fn boolean(value: &Value) -> Option<bool> {
@@ -597,10 +640,17 @@ mod tests {
 
     #[test]
     fn arrays_are_read_as_postgresql_writes_them() {
-        let items = |text| array_items(text).map(|items| items.into_iter().map(|item| item.unwrap_or("-".into())).collect::<Vec<_>>());
+        let items = |text| {
+            array_items(text).map(|items| {
+                items.into_iter().map(|item| item.unwrap_or("-".into())).collect::<Vec<_>>()
+            })
+        };
         assert_eq!(items("{}"), Some(vec![]));
         assert_eq!(items("{r,p}"), Some(vec!["r".into(), "p".into()]));
-        assert_eq!(items(r#"{"a,b", NULL ,"NULL","\"c\\"}"#), Some(vec!["a,b".into(), "-".into(), "NULL".into(), "\"c\\".into()]));
+        assert_eq!(
+            items(r#"{"a,b", NULL ,"NULL","\"c\\"}"#),
+            Some(vec!["a,b".into(), "-".into(), "NULL".into(), "\"c\\".into()])
+        );
         assert_eq!(items("r,p"), None);
     }
 

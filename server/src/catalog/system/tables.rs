@@ -92,7 +92,9 @@ pub(super) fn relkind(kind: ObjectKind) -> &'static str {
 fn namespace() -> Vec<Row> {
     SCHEMAS
         .iter()
-        .map(|(oid, name, _)| vec![("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER.into())])
+        .map(|(oid, name, _)| {
+            vec![("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER.into())]
+        })
         .collect()
 }
 
@@ -125,7 +127,14 @@ fn class(source: &dyn CatalogSource) -> Vec<Row> {
     rows
 }
 
-fn class_row(oid: i64, name: &str, namespace: i64, kind: &'static str, columns: i64, rows: Option<u64>) -> Row {
+fn class_row(
+    oid: i64,
+    name: &str,
+    namespace: i64,
+    kind: &'static str,
+    columns: i64,
+    rows: Option<u64>,
+) -> Row {
     let stored = kind == "r";
     vec![
         ("oid", oid.into()),
@@ -213,13 +222,11 @@ fn attribute_row(
 /// The defaults of an object's columns: number and SQL text.
 pub(super) fn defaults(object: &ObjectDescription) -> impl Iterator<Item = (i64, &str)> {
     let default = |field: &'_ Field| field.metadata().contains_key(COLUMN_DEFAULT);
-    object
-        .columns
-        .fields()
-        .iter()
-        .enumerate()
-        .filter(move |(_, field)| default(field))
-        .filter_map(|(position, field)| Some((position as i64 + 1, field.metadata().get(COLUMN_DEFAULT)?.as_str())))
+    object.columns.fields().iter().enumerate().filter(move |(_, field)| default(field)).filter_map(
+        |(position, field)| {
+            Some((position as i64 + 1, field.metadata().get(COLUMN_DEFAULT)?.as_str()))
+        },
+    )
 }
 
 fn attrdef(source: &dyn CatalogSource) -> Vec<Row> {
@@ -301,14 +308,24 @@ fn database(source: &dyn CatalogSource) -> Row {
 }
 
 fn tablespace() -> Vec<Row> {
-    vec![vec![("oid", DEFAULT_TABLESPACE.into()), ("spcname", "pg_default".into()), ("spcowner", OWNER.into())]]
+    vec![vec![
+        ("oid", DEFAULT_TABLESPACE.into()),
+        ("spcname", "pg_default".into()),
+        ("spcowner", OWNER.into()),
+    ]]
 }
 
 fn description() -> Vec<Row> {
     let mut rows: Vec<Row> = SCHEMAS
         .iter()
         .filter(|(_, _, text)| !text.is_empty())
-        .map(|(oid, _, text)| vec![("objoid", (*oid).into()), ("classoid", 2615.into()), ("description", (*text).into())])
+        .map(|(oid, _, text)| {
+            vec![
+                ("objoid", (*oid).into()),
+                ("classoid", 2615.into()),
+                ("description", (*text).into()),
+            ]
+        })
         .collect();
     rows.push(vec![
         ("objoid", 16_385.into()),
@@ -333,7 +350,11 @@ const FIXED_SETTINGS: [(&str, &str, &str); 14] = [
     ("server_encoding", "UTF8", "Preset Options"),
     ("server_version", super::SERVER_VERSION, "Preset Options"),
     ("server_version_num", super::SERVER_VERSION_NUMBER, "Preset Options"),
-    ("standard_conforming_strings", "on", "Version and Platform Compatibility / Previous PostgreSQL Versions"),
+    (
+        "standard_conforming_strings",
+        "on",
+        "Version and Platform Compatibility / Previous PostgreSQL Versions",
+    ),
 ];
 
 /// The session's settings and the fixed ones that it does not have.
@@ -398,11 +419,18 @@ fn activity(source: &dyn CatalogSource) -> Row {
 
 /// The value of a setting, by its name in any case.
 pub(super) fn setting_value(source: &dyn CatalogSource, name: &str) -> Option<String> {
-    settings(source).into_iter().find(|setting| setting.name.eq_ignore_ascii_case(name)).map(|setting| setting.value)
+    settings(source)
+        .into_iter()
+        .find(|setting| setting.name.eq_ignore_ascii_case(name))
+        .map(|setting| setting.value)
 }
 
 fn database_statistics(source: &dyn CatalogSource) -> Row {
-    vec![("datid", DATABASE.into()), ("datname", source.database().into()), ("numbackends", 1.into())]
+    vec![
+        ("datid", DATABASE.into()),
+        ("datname", source.database().into()),
+        ("numbackends", 1.into()),
+    ]
 }
 
 fn stored(source: &dyn CatalogSource) -> Vec<ObjectDescription> {
@@ -432,10 +460,17 @@ fn table_statistics(source: &dyn CatalogSource) -> Vec<Row> {
 
 fn tables(source: &dyn CatalogSource) -> Vec<Row> {
     let row = |schema: &str, name: &str, owner: &str| -> Row {
-        vec![("schemaname", schema.into()), ("tablename", name.into()), ("tableowner", owner.into())]
-            .into_iter()
-            .chain(["hasindexes", "hasrules", "hastriggers", "rowsecurity"].map(|name| (name, false.into())))
-            .collect()
+        vec![
+            ("schemaname", schema.into()),
+            ("tablename", name.into()),
+            ("tableowner", owner.into()),
+        ]
+        .into_iter()
+        .chain(
+            ["hasindexes", "hasrules", "hastriggers", "rowsecurity"]
+                .map(|name| (name, false.into())),
+        )
+        .collect()
     };
     let owner = source.user();
     let system = relations::listed()
@@ -480,15 +515,23 @@ pub(super) struct Function {
 /// pg_proc's functions, for looking one up.
 pub(super) fn functions() -> &'static [Function] {
     static FUNCTIONS: LazyLock<Vec<Function>> = LazyLock::new(|| {
-        let rows = find(SystemSchema::PgCatalog, "pg_proc").map(|relation| relation.parse_rows(PG_PROC)).unwrap_or_default();
+        let rows = find(SystemSchema::PgCatalog, "pg_proc")
+            .map(|relation| relation.parse_rows(PG_PROC))
+            .unwrap_or_default();
         rows.into_iter().map(function).collect()
     });
     &FUNCTIONS
 }
 
 fn function(row: Row) -> Function {
-    let mut function =
-        Function { oid: 0, name: String::new(), result: 0, returns_set: false, arguments: Vec::new(), names: Vec::new() };
+    let mut function = Function {
+        oid: 0,
+        name: String::new(),
+        result: 0,
+        returns_set: false,
+        arguments: Vec::new(),
+        names: Vec::new(),
+    };
     for (name, value) in row {
         match (name, value) {
             ("oid", Value::Int(oid)) => function.oid = oid,
@@ -496,13 +539,17 @@ fn function(row: Row) -> Function {
             ("prorettype", Value::Int(result)) => function.result = result,
             ("proretset", Value::Bool(set)) => function.returns_set = set,
             ("proargtypes", Value::List(types)) => {
-                function.arguments =
-                    types.iter().filter_map(|value| if let Value::Int(oid) = value { Some(*oid) } else { None }).collect();
+                function.arguments = types
+                    .iter()
+                    .filter_map(|value| if let Value::Int(oid) = value { Some(*oid) } else { None })
+                    .collect();
             }
             ("proargnames", Value::List(names)) => {
                 function.names = names
                     .into_iter()
-                    .filter_map(|value| if let Value::Text(name) = value { Some(name) } else { None })
+                    .filter_map(
+                        |value| if let Value::Text(name) = value { Some(name) } else { None },
+                    )
                     .collect();
             }
             _ => {}

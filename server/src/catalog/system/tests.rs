@@ -9,7 +9,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider,
+};
 use datafusion::datasource::MemTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SQLOptions, SessionContext};
@@ -29,7 +31,11 @@ fn mnist() -> SchemaRef {
         Field::new("img_path", DataType::Utf8, true),
         Field::new("filename", DataType::Utf8, false),
         Field::new("label", DataType::Int64, true).with_metadata(default),
-        Field::new("embedding", DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, true)), 128), true),
+        Field::new(
+            "embedding",
+            DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, true)), 128),
+            true,
+        ),
     ]))
 }
 
@@ -88,7 +94,9 @@ impl CatalogSource for Fake {
 
 fn context() -> SessionContext {
     let source: Arc<dyn CatalogSource> = Arc::new(Fake);
-    let config = SessionConfig::new().with_default_catalog_and_schema("thanosql", "public").with_information_schema(false);
+    let config = SessionConfig::new()
+        .with_default_catalog_and_schema("thanosql", "public")
+        .with_information_schema(false);
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
@@ -110,7 +118,8 @@ fn context() -> SessionContext {
 }
 
 async fn run(context: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>, String> {
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).map_err(|error| format!("parse: {error}"))?;
+    let mut statements =
+        Parser::parse_sql(&PostgreSqlDialect {}, sql).map_err(|error| format!("parse: {error}"))?;
     let mut statement = statements.remove(0);
     adapt(&mut statement);
     let plan = context
@@ -119,7 +128,8 @@ async fn run(context: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>, St
         .await
         .map_err(|error| format!("plan: {error}"))?;
     SQLOptions::new().verify_plan(&plan).map_err(|error| error.to_string())?;
-    let frame = context.execute_logical_plan(plan).await.map_err(|error| format!("execute: {error}"))?;
+    let frame =
+        context.execute_logical_plan(plan).await.map_err(|error| format!("execute: {error}"))?;
     frame.collect().await.map_err(|error| format!("run: {error}"))
 }
 
@@ -128,10 +138,19 @@ fn shown(batches: &[RecordBatch]) -> Vec<String> {
     let options = FormatOptions::default().with_null("");
     let mut rows = Vec::new();
     for batch in batches {
-        let columns: Vec<ArrayFormatter<'_>> =
-            batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
+        let columns: Vec<ArrayFormatter<'_>> = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap())
+            .collect();
         for row in 0..batch.num_rows() {
-            rows.push(columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|"));
+            rows.push(
+                columns
+                    .iter()
+                    .map(|column| column.value(row).to_string())
+                    .collect::<Vec<_>>()
+                    .join("|"),
+            );
         }
     }
     rows
@@ -169,7 +188,13 @@ async fn all_run(file: &str) {
             failures.push(format!("-- {label}: {error}\n{sql}"));
         }
     }
-    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), queries.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} fail:\n{}",
+        failures.len(),
+        queries.len(),
+        failures.join("\n")
+    );
 }
 
 #[tokio::test]
@@ -210,7 +235,10 @@ async fn tables_are_listed() {
 #[tokio::test]
 async fn a_table_is_described() {
     assert_eq!(psql("\\d mnist_dataset", 0).await, ["16400|public|mnist_dataset"]);
-    assert_eq!(psql("\\d mnist_dataset", 1).await, ["0|r|false|false|false|false|false|false|false||0||p|d|heap"]);
+    assert_eq!(
+        psql("\\d mnist_dataset", 1).await,
+        ["0|r|false|false|false|false|false|false|false||0||p|d|heap"]
+    );
     assert_eq!(
         psql("\\d mnist_dataset", 2).await,
         [
@@ -237,5 +265,8 @@ async fn roles_schemas_and_databases_are_listed() {
     assert_eq!(psql("\\dn", 0).await, ["public|ann", "thanosql|ann"]);
     assert_eq!(psql("\\l", 0).await.len(), 1);
     assert_eq!(psql("\\dconfig", 0).await, ["TimeZone|Asia/Seoul"]);
-    assert_eq!(psql("\\dT", 0).await, ["public|vector|a vector of float4: the embedding of an image"]);
+    assert_eq!(
+        psql("\\dT", 0).await,
+        ["public|vector|a vector of float4: the embedding of an image"]
+    );
 }

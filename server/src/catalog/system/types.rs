@@ -36,7 +36,9 @@ impl Type {
 
 /// pg_type's rows.
 pub(super) fn rows() -> Vec<Row> {
-    find(SystemSchema::PgCatalog, "pg_type").map(|relation| relation.parse_rows(TYPES)).unwrap_or_default()
+    find(SystemSchema::PgCatalog, "pg_type")
+        .map(|relation| relation.parse_rows(TYPES))
+        .unwrap_or_default()
 }
 
 fn table() -> &'static [Type] {
@@ -81,7 +83,8 @@ pub(super) fn by_name(name: &str) -> Option<&'static Type> {
     static INDEX: LazyLock<HashMap<&'static str, &'static Type>> =
         LazyLock::new(|| table().iter().map(|found| (found.name.as_str(), found)).collect());
     let name = name.trim();
-    let name = name.strip_prefix("pg_catalog.").or_else(|| name.strip_prefix("public.")).unwrap_or(name);
+    let name =
+        name.strip_prefix("pg_catalog.").or_else(|| name.strip_prefix("public.")).unwrap_or(name);
     if let Some(element) = name.strip_suffix("[]") {
         return by_name(element).and_then(|element| by_oid(element.array));
     }
@@ -89,7 +92,8 @@ pub(super) fn by_name(name: &str) -> Option<&'static Type> {
         return INDEX.get(quoted).copied();
     }
     let bare = name.split('(').next().unwrap_or_default().trim().to_lowercase();
-    let zoned = name.to_lowercase().ends_with("with time zone") && !name.to_lowercase().ends_with("without time zone");
+    let zoned = name.to_lowercase().ends_with("with time zone")
+        && !name.to_lowercase().ends_with("without time zone");
     let internal = match bare.as_str() {
         "boolean" => "bool",
         "smallint" => "int2",
