@@ -1,6 +1,8 @@
 //! The container files, as far as they can be checked without an engine: the stages and what they need, the compose files as
 //! YAML, and that the program which the build stage makes is one that this workspace builds and that answers its health check.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, too, may end a test
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -2,6 +2,8 @@
 //! lost, nothing half made is seen, every start works. Short by default; `THANOSQL_KILL_CLIENTS` and `THANOSQL_KILL_SERVERS`
 //! set the number of rounds, `THANOSQL_SEED` the seed. Counts and seed are printed.
 
+#![allow(clippy::print_stdout)] // rounds and seed are part of the result
+
 use std::time::Duration;
 
 use thanosql_tests::{TestServer, failure, rows, value};

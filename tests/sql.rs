@@ -1,6 +1,8 @@
 //! The golden files in `tests/sql`: one feature a file, in sqllogictest's format, over a real connection. Errors are matched by
 //! SQLSTATE. `$DATA` in a file is the data root, with 60 drawn digits in `$DATA/digits`.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, too, may end a test
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -117,7 +117,7 @@ fn vote(cosines: &[f32], labels: &[u32], k: usize, skip: Option<usize>) -> Optio
         entry.0 += 1;
         entry.1 += cosine;
     }
-    votes.into_iter().max_by(|left, right| stronger(left, right)).map(|(label, _)| label)
+    votes.into_iter().max_by(stronger).map(|(label, _)| label)
 }
 
 /// More votes, then the larger sum, then the smaller label, so that the outcome never hangs on the order of a map.

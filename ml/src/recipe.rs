@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused() {
-        let bad: [(&str, fn(&mut TrainOptions)); 8] = [
+        type Change = fn(&mut TrainOptions);
+        let bad: [(&str, Change); 8] = [
             ("batch_size", |o| o.batch_size = Some(0)),
             ("batch_size", |o| o.batch_size = Some(1)),
             ("learning_rate", |o| o.learning_rate = Some(0.0)),

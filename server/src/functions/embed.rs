@@ -39,6 +39,9 @@ use crate::error::through_datafusion;
 use crate::files::FileAccess;
 use crate::learning::{Learning, ModelMetadata, OnError, provenance, vector_type};
 
+/// Vectors by model (object id, version) and image; none for an image that has no vector.
+type Constants = HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>;
+
 /// What the function rests on in one statement.
 #[derive(Debug)]
 pub struct EmbedContext {
@@ -50,7 +53,7 @@ pub struct EmbedContext {
     batch_size: Option<usize>,
     cancel: CancellationToken,
     /// Vectors of scalar arguments by model (object id, version) and image.
-    constants: Mutex<HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>>,
+    constants: Mutex<Constants>,
 }
 
 impl EmbedContext {
@@ -226,9 +229,7 @@ impl EmbedFunction {
         Ok(vector)
     }
 
-    fn constants(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>> {
+    fn constants(&self) -> std::sync::MutexGuard<'_, Constants> {
         self.context.constants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

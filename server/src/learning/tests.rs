@@ -108,7 +108,7 @@ async fn a_model_is_trained_stored_and_used() {
     assert!((record.progress() - 1.0).abs() < f64::EPSILON);
     assert_eq!(
         learning.jobs(),
-        [record.clone()],
+        std::slice::from_ref(&record),
         "the stored record is the one that was waited for"
     );
 

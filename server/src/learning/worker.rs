@@ -48,6 +48,7 @@ struct Queue {
     stopping: bool,
 }
 
+#[allow(clippy::large_enum_variant)] // one at a time, moved once
 enum Task {
     Embed(EmbedTask),
     Train(TrainingTask),

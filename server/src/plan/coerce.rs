@@ -68,19 +68,19 @@ pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// Types whose text form Arrow's own casts do not read as PostgreSQL does.
 fn needs_reader(data_type: &DataType) -> bool {
-    match data_type {
+    matches!(
+        data_type,
         DataType::FixedSizeList(..)
-        | DataType::List(_)
-        | DataType::Binary
-        | DataType::FixedSizeBinary(_)
-        | DataType::Boolean
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::Float32
-        | DataType::Float64 => true,
-        _ => false,
-    }
+            | DataType::List(_)
+            | DataType::Binary
+            | DataType::FixedSizeBinary(_)
+            | DataType::Boolean
+            | DataType::Int16
+            | DataType::Int32
+            | DataType::Int64
+            | DataType::Float32
+            | DataType::Float64
+    )
 }
 
 /// Reads PostgreSQL's text form of a type.

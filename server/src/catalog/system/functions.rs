@@ -365,7 +365,7 @@ const DEFINITIONS: &[Definition] = &[
                 None => Err(malformed_array(text)),
             },
             Some(Value::List(values)) => {
-                Ok(values.iter().map(|value| plain_text(value)).collect::<Vec<_>>().into())
+                Ok(values.iter().map(plain_text).collect::<Vec<_>>().into())
             }
             _ => Ok(Value::Null),
         }
