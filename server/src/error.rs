@@ -221,6 +221,11 @@ fn schema_error(error: SchemaError) -> SqlError {
 
 /// DataFusion tells causes of planning errors in words only; these are the ones that clients act on.
 fn plan_error(message: &str) -> SqlError {
+    // A function of ours refused its arguments; DataFusion keeps the words of an error only.
+    if let Some(start) = message.find("vectors of different lengths") {
+        let text = message[start..].split(" (").next().unwrap_or_default();
+        return SqlError::new(SqlState::DATA_EXCEPTION, text);
+    }
     let code = if message.starts_with("Invalid function") {
         let name = message.split('\'').nth(1).unwrap_or_default();
         return SqlError::new(

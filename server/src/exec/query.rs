@@ -27,16 +27,20 @@ impl ClientSession {
     ) -> Result<SendableRecordBatchStream, SqlError> {
         let plan = plan::bind(plan, &scope.parameters)?;
         let failed = |error| datafusion_error(error, Some(&scope.script));
+        // now() is the time at which its statement started.
+        let mut state = self.state.clone();
+        let options = state.config_options().clone();
+        state.execution_props_mut().mark_start_execution(options);
         // EXPLAIN computes nothing of what it explains.
         let plan = match plan {
             LogicalPlan::Explain(_) => plan,
             plan => {
-                let plan = self.state.optimize(&plan).map_err(failed)?;
-                resolve_constants(plan, self.state.config_options()).await.map_err(failed)?
+                let plan = state.optimize(&plan).map_err(failed)?;
+                resolve_constants(plan, state.config_options()).await.map_err(failed)?
             }
         };
-        let physical = self.state.create_physical_plan(&plan).await.map_err(failed)?;
-        execute_stream(physical, self.state.task_ctx()).map_err(failed)
+        let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
+        execute_stream(physical, state.task_ctx()).map_err(failed)
     }
 
     /// Answers a client with the rows of a plan.

@@ -11,6 +11,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use super::Parameters;
+use super::types::PG_TYPE;
 
 /// Settles what the plan tells about its parameters.
 pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<()> {
@@ -29,7 +30,10 @@ pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<(
     })?;
     for (name, field) in plan.get_parameter_fields()? {
         if let (Some(n), Some(field)) = (number(&name), field) {
-            parameters.settle(n, field.data_type().clone());
+            // The protocol's oid is unsigned; columns of oids are wider, so that they compare with any integer.
+            let is_oid = field.metadata().get(PG_TYPE).is_some_and(|name| name == "oid");
+            let data_type = if is_oid { DataType::UInt32 } else { field.data_type().clone() };
+            parameters.settle(n, data_type);
         }
     }
     Ok(())
