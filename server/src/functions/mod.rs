@@ -4,7 +4,7 @@
 //!   everyone: [`vector_functions`].
 //! - [`embed`]: `embed(model, image)`, made anew for each statement, because it rests on the statement's snapshot, its
 //!   cancel token and what to do with unreadable images: [`embed_function`].
-//! - [`print`]: what PRINT IMAGE adds to a query: [`print_function`] and [`print_plan`].
+//! - [`mod@print`]: what PRINT IMAGE adds to a query: [`print_function`] and [`print_plan`].
 //! - [`training_rows`]: what CONVERT fills in from the rows that a model was trained with: [`target_function`],
 //!   [`filename_function`].
 //!
