@@ -348,11 +348,13 @@ impl Connection {
             .iter()
             .enumerate()
             .map(|(index, data_type)| match parameter_oids.get(index).copied() {
-                None | Some(0 | types::oid::UNKNOWN) => match data_type {
-                    // Only an oid is unsigned.
-                    DataType::UInt32 => types::oid::OID,
-                    other => types::type_oid(&Field::new("", other.clone(), true)),
-                },
+                // Only an oid is unsigned.
+                None | Some(0 | types::oid::UNKNOWN) if *data_type == DataType::UInt32 => {
+                    types::oid::OID
+                }
+                None | Some(0 | types::oid::UNKNOWN) => {
+                    types::type_oid(&Field::new("", data_type.clone(), true))
+                }
                 Some(declared) => declared,
             })
             .collect();
