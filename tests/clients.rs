@@ -1,4 +1,4 @@
-//! Real clients: psql and psycopg, against a real server.
+//! Real clients: psql, psycopg and PostgreSQL's JDBC driver, against a real server.
 
 use std::process::Command;
 
@@ -83,6 +83,24 @@ async fn psycopg_with_parameters_copy_and_cancel() {
         .arg(server.data.join("digits"))
         .output()
         .expect("Python is installed");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("all checks passed"), "{out}\n{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jdbc_learns_searches_and_browses() {
+    let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
+    thanosql_ml::digits::write_dataset(&server.data.join("digits"), 60, 2, 7).unwrap();
+    let driver = std::env::var("THANOSQL_TEST_JDBC")
+        .unwrap_or_else(|_| "/usr/share/java/postgresql.jar".to_owned());
+    let output = Command::new("java")
+        .args(["-cp", &driver])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/clients/JdbcSession.java"))
+        .arg(server.port.to_string())
+        .arg(server.data.join("digits"))
+        .output()
+        .expect("Java is installed: tests/run.sh does that");
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("all checks passed"), "{out}\n{err}");

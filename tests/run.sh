@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test: the crates', the whole server's, and real clients' (psql, psycopg). Installs the clients that are missing
+# Runs every test: the crates', the whole server's, and real clients' (psql, psycopg, JDBC). Installs the clients that are missing
 # (Debian packages and a Python environment of its own). Ends with a count.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +16,8 @@ install() {
 }
 missing=()
 command -v psql >/dev/null || missing+=(postgresql-client)
+command -v javac >/dev/null || missing+=(default-jdk-headless)
+[ -e "${THANOSQL_TEST_JDBC:-/usr/share/java/postgresql.jar}" ] || missing+=(libpostgresql-jdbc-java)
 command -v openssl >/dev/null || missing+=(openssl)
 ls /usr/share/vulkan/icd.d/*lvp* >/dev/null 2>&1 || missing+=(mesa-vulkan-drivers libvulkan1)
 ldconfig -p 2>/dev/null | grep -q libvulkan.so.1 || missing+=(libvulkan1)

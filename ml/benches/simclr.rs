@@ -13,7 +13,7 @@
 //! | `THANOSQL_BENCH_BATCH`, `_LR`, `_TEMPERATURE`, `_DECAY`, `_WARMUP`, `_ENCODER`, `_VIEWS` | options of the training | the recipe's |
 //!
 //! Prints, for every epoch, loss, seconds and images a second, then the 5-nearest-neighbour accuracy of the test images among the training images
-//! (majority of five, cosine), beside that of raw pixels, and the speed of embedding. Images a second are source images; each gives two views. The
+//! (majority of five, cosine), beside that of raw pixels, that of a linear probe, and the speed of embedding. Images a second are source images; each gives two views. The
 //! step's speed leaves out the first steps, which warm up; a whole epoch is everything, the checkpoint included.
 
 #![allow(clippy::print_stdout)]
@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use flate2::read::GzDecoder;
 use thanosql_ml::digits::draw_digit;
+use thanosql_ml::linear_probe::linear_probe_accuracy;
 use thanosql_ml::quality::knn_accuracy;
 use thanosql_ml::{
     Augmentation, Color, ComputeDevice, DeviceChoice, EncoderChoice, EpochReport, Flow, ImageSet,
@@ -122,6 +123,10 @@ fn main() -> Result<()> {
     let accuracy =
         knn_accuracy(&train_vectors, &training.labels, &test_vectors, &test.labels, dim, 5);
     println!("5-NN accuracy: {:.2} % ({:.1} s)", 100.0 * accuracy, began.elapsed().as_secs_f64());
+    let began = Instant::now();
+    let accuracy =
+        linear_probe_accuracy(&train_vectors, &training.labels, &test_vectors, &test.labels, dim);
+    println!("linear probe: {:.2} % ({:.1} s)", 100.0 * accuracy, began.elapsed().as_secs_f64());
     Ok(())
 }
 

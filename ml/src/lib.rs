@@ -19,6 +19,7 @@ pub mod encoder;
 mod error;
 pub mod images;
 pub mod kernels;
+pub mod linear_probe;
 pub mod loss;
 pub mod model;
 mod optimizer;

@@ -1,4 +1,5 @@
-//! No script makes the grammar panic, hang or exhaust a stack. Everything random is fixed by a seed.
+//! No script makes the grammar panic, hang or exhaust a stack. Everything random is fixed by a seed, which
+//! `THANOSQL_SEED` replaces; `THANOSQL_FUZZ_SECONDS` keeps the two random tests going for as long. Both print their counts.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,37 @@ impl Random {
     fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
         of[self.below(of.len())]
     }
+}
+
+/// How long a random test goes on: as many rounds as it has of itself, and at least the time that is asked for.
+struct Rounds {
+    rounds: u64,
+    least: u64,
+    until: Instant,
+}
+
+impl Rounds {
+    fn new(least: u64) -> Rounds {
+        let seconds = variable("THANOSQL_FUZZ_SECONDS").unwrap_or(0);
+        Rounds { rounds: 0, least, until: Instant::now() + Duration::from_secs(seconds) }
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        self.rounds += 1;
+        let more = self.rounds <= self.least || Instant::now() < self.until;
+        more.then_some(self.rounds)
+    }
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+#[allow(clippy::print_stdout)]
+fn random(seed: u64) -> Random {
+    let seed = variable("THANOSQL_SEED").unwrap_or(seed);
+    println!("seed {seed}");
+    Random(seed)
 }
 
 const SEEDS: &[&str] = &[
@@ -74,10 +106,12 @@ fn check(text: &str) {
 }
 
 #[test]
+#[allow(clippy::print_stdout)] // counts and seed are part of the result
 fn shuffled_statements_never_panic() {
-    let mut random = Random(0x7468_616e_6f73_716c);
+    let mut random = random(0x7468_616e_6f73_716c);
     let pool: Vec<&str> = SEEDS.iter().flat_map(|seed| seed.split(' ')).collect();
-    for round in 0..30_000 {
+    let mut rounds = Rounds::new(30_000);
+    while let Some(round) = rounds.next() {
         let mut words: Vec<&str> = random.one(SEEDS).split(' ').collect();
         for _ in 0..=random.below(4) {
             let at = random.below(words.len().max(1)).min(words.len().saturating_sub(1));
@@ -96,12 +130,15 @@ fn shuffled_statements_never_panic() {
         let space = if round % 3 == 0 { "" } else { " " };
         check(&words.join(space));
     }
+    println!("{} scripts", rounds.rounds - 1);
 }
 
 #[test]
+#[allow(clippy::print_stdout)]
 fn random_characters_never_panic() {
-    let mut random = Random(0x0123_4567_89ab_cdef);
-    for _ in 0..20_000 {
+    let mut random = random(0x0123_4567_89ab_cdef);
+    let mut rounds = Rounds::new(20_000);
+    while rounds.next().is_some() {
         let length = random.below(40);
         let text: String = (0..length)
             .map(|_| match random.below(4) {
@@ -112,6 +149,7 @@ fn random_characters_never_panic() {
             .collect();
         check(&text);
     }
+    println!("{} scripts", rounds.rounds - 1);
 }
 
 #[test]
