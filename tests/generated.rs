@@ -347,10 +347,9 @@ fn statement(random: &mut Random, forms: &[Form]) -> String {
 /// Everything that an error must leave as it is: tables with their rows, views, and models with their versions.
 async fn catalog(client: &Client) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    let tables = "SELECT 'table ' || name, rows FROM thanosql.tables";
+    let tables = "SELECT type || ' ' || name, rows FROM thanosql.tables";
     let models = "SELECT 'model ' || name, version FROM thanosql.models";
-    let views = "SELECT 'view ' || table_name, '' FROM information_schema.views WHERE table_schema = 'public'";
-    for query in [tables, models, views] {
+    for query in [tables, models] {
         for row in rows(client, query).await {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);
             found.insert(cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
