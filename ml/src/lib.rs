@@ -28,6 +28,7 @@ pub mod mnist;
 pub mod model;
 pub mod model_file;
 mod optimizer;
+pub mod pairs;
 #[cfg(test)]
 mod parity;
 pub mod pretrained;
@@ -47,6 +48,7 @@ pub use error::MlError;
 pub use images::{Color, ImageSet, InputSpec};
 pub use model::Model;
 pub use model_file::ModelFile;
+pub use pairs::ViewRecipe;
 pub use pretrained::Pretrained;
 pub use train::{
     EpochReport, EpochSummary, Flow, StepProgress, TrainOptions, Trained, TrainingObserver, train,

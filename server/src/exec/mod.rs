@@ -14,6 +14,7 @@ pub mod explain;
 pub mod ingest;
 pub mod keep;
 pub mod models;
+pub mod pgvector;
 pub mod query;
 pub mod rowset;
 pub mod session;
