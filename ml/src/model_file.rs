@@ -6,6 +6,7 @@
 //! | metadata `thanosql.model` | the server's configuration of the model, a text that means nothing here |
 //! | arrays `encoder.*`, `head.*` | the weights, F32 |
 //! | array `thanosql.rows` | what the server keeps of the training rows, bytes that mean nothing here |
+//! | array `thanosql.vectors` | the vectors of the training images that had a target, one after the other, F32 |
 //!
 //! Any program that reads safetensors can read the weights. What comes back from a file is no model yet: [`Model::from_safetensors`](crate::Model::from_safetensors)
 //! checks network and values.
@@ -23,6 +24,9 @@ const CONFIGURATION: &str = "thanosql.model";
 /// The array with the training rows.
 const ROWS: &str = "thanosql.rows";
 
+/// The array with the labelled vectors.
+const VECTORS: &str = "thanosql.vectors";
+
 /// The parts of a model that travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFile {
@@ -32,6 +36,8 @@ pub struct ModelFile {
     pub configuration: String,
     /// The training rows, if they travel with it.
     pub rows: Option<Vec<u8>>,
+    /// The vectors of the training images that had a target, little-endian `f32`, if there are any.
+    pub vectors: Option<Vec<u8>>,
 }
 
 impl ModelFile {
@@ -47,6 +53,11 @@ impl ModelFile {
             let array =
                 Array { dtype: Dtype::U8, shape: vec![rows.len()], bytes: Cow::Borrowed(rows) };
             file.arrays.insert(ROWS.to_owned(), array);
+        }
+        if let Some(vectors) = &self.vectors {
+            let shape = vec![vectors.len() / size_of::<f32>()];
+            let array = Array { dtype: Dtype::F32, shape, bytes: Cow::Borrowed(vectors) };
+            file.arrays.insert(VECTORS.to_owned(), array);
         }
         file.to_bytes().map_err(invalid)
     }
@@ -69,8 +80,14 @@ impl ModelFile {
             }
             rows => rows.map(|rows| rows.bytes.into_owned()),
         };
+        let vectors = match file.arrays.remove(VECTORS) {
+            Some(vectors) if vectors.dtype != Dtype::F32 || vectors.shape.len() != 1 => {
+                return Err(invalid(format!("{VECTORS} is no row of numbers")));
+            }
+            vectors => vectors.map(|vectors| vectors.bytes.into_owned()),
+        };
         file.metadata = BTreeMap::from([(model::HEADER.to_owned(), encoder)]);
-        Ok(ModelFile { model: file.to_bytes().map_err(invalid)?, configuration, rows })
+        Ok(ModelFile { model: file.to_bytes().map_err(invalid)?, configuration, rows, vectors })
     }
 }
 
@@ -98,12 +115,13 @@ mod tests {
             model: model.to_safetensors().unwrap(),
             configuration: r#"{"a": 1}"#.to_owned(),
             rows: Some(b"rows".to_vec()),
+            vectors: Some(1.5_f32.to_le_bytes().to_vec()),
         }
     }
 
     #[test]
     fn a_file_comes_back_as_it_was() {
-        for file in [example(), ModelFile { rows: None, ..example() }] {
+        for file in [example(), ModelFile { rows: None, vectors: None, ..example() }] {
             let bytes = file.to_bytes().unwrap();
             assert_eq!(ModelFile::from_bytes(&bytes).unwrap(), file);
             assert_eq!(bytes, file.to_bytes().unwrap(), "two exports differ");

@@ -8,8 +8,7 @@ use thanosql_protocol::{Response, SqlError};
 use super::Control;
 use super::models::{model_lock, path_argument};
 use super::statement_text::{quoted, quoted_name};
-use crate::learning::{ROWS_PART, WEIGHTS_PART};
-use crate::learning::{exchange::UploadedModel, model_exists, read_file};
+use crate::learning::{model_exists, read_file};
 use crate::plan;
 use crate::plan::rows::{model, options};
 use crate::session::ClientSession;
@@ -59,15 +58,15 @@ impl ClientSession {
         let statement =
             format!("UPLOAD MODEL {}{overwrite} FROM {}", quoted_name(name), quoted(&path));
         let (learning, files) = (&self.server.learning, &self.server.files);
-        let UploadedModel { metadata, weights, rows } = tokio::task::block_in_place(|| {
+        let uploaded = tokio::task::block_in_place(|| {
             let resolved = files.resolve(&path)?;
             let bytes = read_file(&resolved, &path, learning.options().max_model_file_bytes)?;
             learning.uploaded(&bytes, name, &self.client.user, statement)
         })
         .map_err(|error| SqlError { position: Some(upload.path.position), ..error })?;
-        let parts = [(WEIGHTS_PART, weights.as_slice()), (ROWS_PART, rows.as_slice())];
-        self.transaction
-            .change(|transaction| transaction.put_model(name, &metadata, &parts).map(drop))?;
+        self.transaction.change(|transaction| {
+            transaction.put_model(name, &uploaded.metadata, &uploaded.parts()).map(drop)
+        })?;
         Ok(Response::Done { tag: "UPLOAD MODEL".to_string() })
     }
 }

@@ -3,7 +3,7 @@
 //! The file is [`thanosql_ml::ModelFile`]'s: safetensors with the weights, and as text in its header a [`Configuration`], which is the model's
 //! metadata with its version and the version of this layout. The rows that the model was trained with travel too, paths, file names and
 //! targets without images, because CONVERT, PREDICT and EVALUATE answer from them; whoever gives a model away gives these away. Each row is a line of
-//! JSON, `["path", "file name", "target"]`.
+//! JSON, `["path", "file name", "target"]`. So do the vectors of the rows with a target, which PREDICT lets vote.
 //!
 //! A file may come from anyone. Everything that it says is checked before a model exists: by `ml` what it computes with, here what is said
 //! about it. What the file cannot know is made anew: name, version, date, who uploaded it, and the statement that made it here; the
@@ -18,8 +18,9 @@ use thanosql_storage::ModelEntry;
 use super::failure::ml_error;
 use super::job::now_us;
 use super::model::{
-    ALGORITHM, InputMetadata, KeptRow, ModelMetadata, Origin, TrainingRows, WEIGHTS_PART,
+    ALGORITHM, InputMetadata, KeptRow, ModelMetadata, Origin, ROWS_PART, TrainingRows, WEIGHTS_PART,
 };
+use super::reference::{VECTORS_PART, is_labelled};
 use super::{Learning, LearningOptions};
 
 /// The version of the layout that is written, and the only one that is read.
@@ -56,6 +57,17 @@ pub struct UploadedModel {
     pub weights: Vec<u8>,
     /// The rows that it was trained with.
     pub rows: Vec<u8>,
+    /// The vectors of the rows with a target, if there are any.
+    pub vectors: Option<Vec<u8>>,
+}
+
+impl UploadedModel {
+    /// The parts that are stored.
+    pub fn parts(&self) -> Vec<(&'static str, &[u8])> {
+        let mut parts = vec![(WEIGHTS_PART, &self.weights[..]), (ROWS_PART, &self.rows[..])];
+        parts.extend(self.vectors.as_deref().map(|vectors| (VECTORS_PART, vectors)));
+        parts
+    }
 }
 
 impl Learning {
@@ -87,6 +99,11 @@ impl Learning {
             model: entry.part(WEIGHTS_PART).map_err(crate::error::storage_error)?,
             configuration: serde_json::to_string(&configuration).map_err(crate::error::internal)?,
             rows: Some(lines),
+            vectors: if is_labelled(entry) {
+                Some(entry.part(VECTORS_PART).map_err(crate::error::storage_error)?)
+            } else {
+                None
+            },
         };
         file.to_bytes().map_err(ml_error)
     }
@@ -133,7 +150,10 @@ fn take_over(
         )
         .with_hint("The settings max_image_side and max_image_pixels are the limits."));
     }
-    let rows = read_rows(&file.rows.unwrap_or_default(), &model)?;
+    let (rows, labelled) = read_rows(&file.rows.unwrap_or_default(), &model)?;
+    if let Some(vectors) = &file.vectors {
+        check_vectors(vectors, labelled, &model)?;
+    }
     let origin = Origin {
         name: model.name.clone(),
         version,
@@ -156,7 +176,20 @@ fn take_over(
         metadata: serde_json::to_vec(&metadata).map_err(crate::error::internal)?,
         weights: file.model,
         rows,
+        vectors: file.vectors,
     })
+}
+
+/// That the labelled vectors are as many as the labelled rows, and numbers.
+fn check_vectors(vectors: &[u8], labelled: usize, model: &ModelMetadata) -> Result<(), SqlError> {
+    let (numbers, rest) = vectors.as_chunks::<4>();
+    if !rest.is_empty() || labelled.checked_mul(model.embedding_dim) != Some(numbers.len()) {
+        return Err(refused("it has not as many labelled vectors as labelled rows"));
+    }
+    if !numbers.iter().all(|number| f32::from_le_bytes(*number).is_finite()) {
+        return Err(refused("a labelled vector is not finite"));
+    }
+    Ok(())
 }
 
 /// That what is said about a model is true of its network, and can be shown.
@@ -214,8 +247,8 @@ fn holds_zero(value: &Value) -> bool {
     }
 }
 
-/// The rows of a file as they are stored.
-fn read_rows(bytes: &[u8], model: &ModelMetadata) -> Result<Vec<u8>, SqlError> {
+/// The rows of a file as they are stored, and how many of them have a target.
+fn read_rows(bytes: &[u8], model: &ModelMetadata) -> Result<(Vec<u8>, usize), SqlError> {
     let text = std::str::from_utf8(bytes).map_err(|_| refused("its rows are not UTF-8"))?;
     let mut lines: Vec<Line<String>> = Vec::new();
     for line in text.lines() {
@@ -244,7 +277,8 @@ fn read_rows(bytes: &[u8], model: &ModelMetadata) -> Result<Vec<u8>, SqlError> {
         model.target.as_ref().map_or(arrow::datatypes::DataType::Utf8, |target| target.data_type());
     TrainingRows::from_ipc(rows.clone(), &target_type)
         .map_err(|reason| refused(format!("its targets cannot be read: {reason}")))?;
-    Ok(rows)
+    let labelled = kept.iter().filter(|row| row.target.is_some()).count();
+    Ok((rows, labelled))
 }
 
 fn no_model(error: MlError) -> SqlError {
@@ -306,6 +340,7 @@ mod tests {
             model: trained.model.to_safetensors().unwrap(),
             configuration: configuration.to_string(),
             rows: Some(rows.to_vec()),
+            vectors: Some([0.5_f32.to_le_bytes(); 2 * 128].concat()),
         };
         (file, configuration)
     }
@@ -335,7 +370,8 @@ mod tests {
             (rows.len(), rows.find("/d/1.jpg"), rows.find("숫/2.jpg")),
             (3, Some(0), Some(2))
         );
-        let without = ModelFile { rows: None, ..file };
+        assert_eq!(model.vectors, file.vectors);
+        let without = ModelFile { rows: None, vectors: None, ..file };
         let rows = upload(&without).unwrap().rows;
         let rows = TrainingRows::from_ipc(rows, &arrow::datatypes::DataType::Int64).unwrap();
         assert!(rows.is_empty());
@@ -386,6 +422,12 @@ mod tests {
         {
             let file = ModelFile { rows: Some(rows.to_vec()), ..file.clone() };
             assert!(upload(&file).is_err(), "{rows:?}");
+        }
+        let number = |value: f32, count: usize| value.to_le_bytes().repeat(count);
+        for vectors in [vec![], number(1.0, 128), number(1.0, 3 * 128), number(f32::NAN, 2 * 128)] {
+            let file = ModelFile { vectors: Some(vectors), ..file.clone() };
+            let error = upload(&file).unwrap_err();
+            assert_eq!(error.code, SqlState::INVALID_BINARY_REPRESENTATION, "{error}");
         }
         let mut options = LearningOptions::default();
         options.limits.max_side = 7;

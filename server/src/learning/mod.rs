@@ -45,7 +45,6 @@ pub use model::{
     ModelMetadata, Origin, TargetColumn, TrainingRows, other_vectors, provenance,
     vector_column_name, vector_field, vector_type,
 };
-pub(crate) use model::{ROWS_PART, WEIGHTS_PART};
 pub(crate) use pretrained::read_file;
 use reference::Reference;
 pub(crate) use request::color_name;

@@ -454,8 +454,7 @@ async fn an_exported_model_embeds_the_same_under_another_name() {
     assert_eq!(file, learning.export(&entry).unwrap(), "two exports differ");
     let uploaded = learning.uploaded(&file, "n", "somebody", "UPLOAD".to_owned()).unwrap();
     let mut transaction = store.begin();
-    let parts = [(ROWS_PART, &uploaded.rows[..]), (WEIGHTS_PART, &uploaded.weights[..])];
-    transaction.put_model("n", &uploaded.metadata, &parts).unwrap();
+    transaction.put_model("n", &uploaded.metadata, &uploaded.parts()).unwrap();
     transaction.commit().unwrap();
     let copy = store.snapshot().model("n").unwrap();
     assert_eq!(weights(&store, "n"), weights(&store, "m"));
