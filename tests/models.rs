@@ -202,6 +202,8 @@ async fn explain_tells_every_option() {
             "FIT MODEL: train \"m\" from the weights of \"m\", version 1; it takes the place of version 1 when it is finished"
         )
     );
+    let taken = rows(&client, "EXPLAIN FIT MODEL m USING m AS d").await;
+    assert!(taken[0][1].as_deref().unwrap().ends_with("would be refused, the name is taken"));
     let options = fit[1][1].as_deref().unwrap();
     assert!(options.contains("encoder = compact\nimage_size = 28\ncolor = gray\n"), "{options}");
     // A folder that is not there is not looked into.

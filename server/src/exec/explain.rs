@@ -1,8 +1,8 @@
 //! EXPLAIN of ThanoSQL's own statements: what they would do, without doing it.
 //!
 //! The answer has the columns of EXPLAIN of a query, `plan_type` and `plan`: a row `statement` that says what would be made of what, a row `options` with every
-//! option as it would be used, and, where there is a query, its plans. Nothing runs: no row is read, no file opened, no job filed. What would be
-//! refused before any work begins is refused here as well.
+//! option as it would be used, and, where there is a query, its plans. Nothing runs: no row is read, no file opened, no job filed. What cannot be
+//! meant (a missing model, options that contradict each other) is refused as the statement would be; that a name is taken is said, and no error.
 //!
 //! EXPLAIN ANALYZE runs what it explains. Of a query that is what was asked for; of a statement that leaves something behind it is refused.
 
@@ -28,6 +28,9 @@ use crate::sql::{
     ConvertOptions, CreateTableUsing, CreateTableUsingOptions, Embedded, ExplainThano, OnError,
     Parsed, PathType, RowStatement, Statement,
 };
+
+/// Said where the statement would be refused because of what is there now.
+const TAKEN: &str = "; as it stands it would be refused, the name is taken";
 
 /// The columns of the answer.
 pub(crate) fn explain_schema() -> SchemaRef {
@@ -125,11 +128,13 @@ impl ClientSession {
             ),
             None => format!("BUILD MODEL: train \"{name}\" with SimCLR"),
         };
-        if let Some(replaced) = scope.snapshot.model(name) {
-            statement.push_str(&format!(
+        match scope.snapshot.model(name) {
+            Some(replaced) if resolved.given.overwrite => statement.push_str(&format!(
                 "; it takes the place of version {} when it is finished",
                 replaced.version()
-            ));
+            )),
+            Some(_) => statement.push_str(TAKEN),
+            None => {}
         }
         let schema = query.schema();
         let column = |index: usize| schema.field(index).name().clone();
@@ -228,19 +233,18 @@ fn explain_create_table(
     let (entry, metadata) = model(scope, &create.model)?;
     let path = path_argument(scope, &create.path)?;
     let exists = super::ddl::relation_exists(scope, &name);
-    if exists && !given.overwrite && !create.if_not_exists {
-        return Err(super::ddl::exists(&name)
-            .with_hint("OPTIONS (overwrite=True) replaces it.")
-            .at(create.table.position()));
+    let mut statement = format!(
+        "CREATE TABLE: \"{name}\" with a row for each file of \"{path}\", embedded by \"{}\", version {}",
+        entry.name(),
+        entry.version()
+    );
+    if exists && given.overwrite {
+        statement.push_str("; it takes the place of the relation of that name");
+    } else if exists && create.if_not_exists {
+        statement = format!("CREATE TABLE: \"{name}\" is there already, nothing to do");
+    } else if exists {
+        statement.push_str(TAKEN);
     }
-    let statement = match exists && !given.overwrite {
-        true => format!("CREATE TABLE: \"{name}\" is there already, nothing to do"),
-        false => format!(
-            "CREATE TABLE: \"{name}\" with a row for each file of \"{path}\", embedded by \"{}\", version {}",
-            entry.name(),
-            entry.version()
-        ),
-    };
     let mut lines = Lines::default();
     let path_type = given.path_type.map(|kind| match kind {
         PathType::Folder => "folder",

@@ -72,13 +72,10 @@ pub(super) struct Plan {
 
 impl Plan {
     /// # Errors
-    /// 42710 for a name that is taken, 42704 for a base that is missing, 22023 for options that are wrong or do not fit the base.
+    /// 42704 for a base that is missing, 22023 for options that are wrong or do not fit the base.
     pub(super) fn resolve(scope: &Scope, training: &Training<'_>) -> Result<Plan, SqlError> {
         let written = training.options;
         let given = options(&scope.parameters, written, BuildModelOptions::read)?;
-        if scope.snapshot.model(&training.name.value).is_some() && !given.overwrite {
-            return Err(model_exists(&training.name.value).at(training.name.position));
-        }
         let base = training.base.map(|base| model(scope, base)).transpose()?;
         let train = train_options(written, &given)?;
         let color = given.color.map(|color| match color {
@@ -189,6 +186,9 @@ impl ClientSession {
         self.refuse_in_block(training.tag)?;
         let mut scope = self.scope(parsed, parameters, control)?;
         let plan = Plan::resolve(&scope, &training)?;
+        if scope.snapshot.model(&training.name.value).is_some() && !plan.given.overwrite {
+            return Err(model_exists(&training.name.value).at(training.name.position));
+        }
         self.keep_body(&mut scope, training.body, control).await?;
         // What the query keeps is committed before the training starts: its job outlives the statement's transaction.
         self.transaction.commit()?;

@@ -65,8 +65,13 @@ impl Place {
 }
 
 fn learning(store: &Store) -> Arc<Learning> {
-    let options =
-        LearningOptions { device: DeviceChoice::Cpu, embed_batch: 8, ..LearningOptions::default() };
+    let options = LearningOptions {
+        device: DeviceChoice::Cpu,
+        embed_batch: 8,
+        // Trainings that go on ask again whether they may read their files.
+        files: FileAccess::new(&[std::env::temp_dir()]).unwrap(),
+        ..LearningOptions::default()
+    };
     Learning::start(store.clone(), options).unwrap()
 }
 
