@@ -52,7 +52,9 @@ async fn vectors_are_parameters_without_being_declared() {
         "SELECT id FROM v ORDER BY cosine_similarity(e, $1) DESC LIMIT 1",
         "SELECT id FROM v ORDER BY l2_distance(e + $1, '[0,0]') DESC, id LIMIT 1",
     ] {
-        let found: i32 = client.query_one(sql, &[&query]).await.unwrap().get(0);
+        let row = client.query_one(sql, &[&query]).await;
+        let row = row.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let found: i32 = row.get(0);
         let expected = if sql.contains("e + $1") || sql.contains("<#>") { [2, 3] } else { [2, 2] };
         assert!(expected.contains(&found), "{sql}: {found}");
     }

@@ -386,14 +386,7 @@ async fn columns_may_be_open_until_the_parameters_are_known() {
             execute("", 0),
             sync(),
         ],
-        &[
-            "1",
-            "2",
-            "T [c0:23:4:-1:0] [c1:23:4:-1:0] [c2:23:4:-1:0]",
-            "D [0] [1] [2]",
-            "C SELECT 1",
-            "Z I",
-        ],
+        &["1", "2", "T [c0:23:4:-1:0|c1:23:4:-1:0|c2:23:4:-1:0]", "D [0|1|2]", "C SELECT 1", "Z I"],
     )
     .await;
     // Formats of results are counted against what is known at Bind.

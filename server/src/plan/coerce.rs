@@ -17,6 +17,7 @@ use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF,
@@ -36,7 +37,8 @@ pub fn assign(expr: Expr, schema: &dyn ExprSchema, target: &DataType) -> Result<
         return Ok(expr);
     }
     if is_text(&source) && !is_text(target) {
-        return Ok(ScalarUDF::from(ReadText::new(target.clone())).call(vec![expr]));
+        let reader = ReadText { any_length: true, ..ReadText::new(target.clone()) };
+        return Ok(ScalarUDF::from(reader).call(vec![expr]));
     }
     if let Some(dimensions) = vector_length(target)
         && is_list(&source)
@@ -69,6 +71,11 @@ fn to_vector(expr: Expr, dimensions: i32) -> Expr {
 fn converted(cast: Cast, source: &DataType) -> Result<Transformed<Expr>> {
     let target = cast.field.data_type().clone();
     if let Some(dimensions) = vector_length(&target) {
+        if let Expr::Placeholder(Placeholder { id, field: None }) = *cast.expr {
+            // As in PostgreSQL, the cast says what the parameter is.
+            let parameter = Placeholder::new_with_field(id, Some(cast.field));
+            return Ok(Transformed::yes(Expr::Placeholder(parameter)));
+        }
         if *source == target || (dimensions == 0 && vector_length(source).is_some()) {
             return Ok(Transformed::yes(*cast.expr));
         }
@@ -119,6 +126,9 @@ pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
                     // Columns of outer queries are not in this schema; their casts stay as they are.
                     match cast.expr.get_type(&schema) {
                         Ok(source) => converted(cast, &source),
+                        Err(_) if matches!(*cast.expr, Expr::Placeholder(_)) => {
+                            converted(cast, &DataType::Null)
+                        }
                         Err(_) => Ok(Transformed::no(Expr::Cast(cast))),
                     }
                 }
@@ -154,17 +164,19 @@ fn needs_reader(data_type: &DataType) -> bool {
 struct ReadText {
     signature: Signature,
     target: DataType,
+    /// Whether a vector of any length may come of it, where no plan hangs on the type: the value of a parameter.
+    any_length: bool,
 }
 
 impl ReadText {
     fn new(target: DataType) -> ReadText {
-        ReadText { signature: Signature::any(1, Volatility::Immutable), target }
+        ReadText { signature: Signature::any(1, Volatility::Immutable), target, any_length: false }
     }
 }
 
 impl PartialEq for ReadText {
     fn eq(&self, other: &ReadText) -> bool {
-        self.target == other.target
+        self.target == other.target && self.any_length == other.any_length
     }
 }
 
@@ -191,7 +203,7 @@ impl ScalarUDFImpl for ReadText {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let constant = matches!(args.args[0], ColumnarValue::Scalar(_));
-        if vector_length(&self.target) == Some(0) {
+        if vector_length(&self.target) == Some(0) && !self.any_length {
             // It may be described, but a column's vectors have one length, which must be known.
             return Err(through_datafusion(unknown_dimensions()));
         }

@@ -54,7 +54,7 @@ impl VisitorMut for Dimensions<'_> {
 }
 
 impl Dimensions<'_> {
-    /// How many elements an expression has, if it tells. What is wrong with it is said when it is computed.
+    /// How many elements an expression has, if it tells.
     fn count(&self, expr: &Expr) -> Option<usize> {
         match expr {
             Expr::Nested(inner) => self.count(inner),
@@ -66,7 +66,11 @@ impl Dimensions<'_> {
                     let number = name.strip_prefix('$')?.parse().ok()?;
                     count_of_value(self.parameters.value(number)?)
                 }
-                value => Some(parse_vector(value.clone().into_string().as_deref()?).ok()?.len()),
+                // A text that is no vector has any length: what is wrong with it is said when it is read.
+                value => Some(
+                    parse_vector(value.clone().into_string().as_deref()?)
+                        .map_or(1, |vector| vector.len()),
+                ),
             },
             _ => None,
         }
@@ -75,7 +79,7 @@ impl Dimensions<'_> {
 
 fn count_of_value(value: &ScalarValue) -> Option<usize> {
     if let Some(Some(text)) = value.try_as_str() {
-        return Some(parse_vector(text).ok()?.len());
+        return Some(parse_vector(text).map_or(1, |vector| vector.len()));
     }
     match value {
         ScalarValue::List(list) if list.is_valid(0) => Some(list.value(0).len()),
@@ -108,7 +112,8 @@ mod tests {
             "SELECT (ARRAY[1, 2, 3])::REAL[]::vector(3)"
         );
         assert_eq!(counted("SELECT $1::vector"), "SELECT $1::vector(4)");
-        for unchanged in ["SELECT x::vector", "SELECT 'x'::vector", "SELECT '[1]'::vector(2)"] {
+        assert_eq!(counted("SELECT 'x'::vector"), "SELECT 'x'::vector(1)");
+        for unchanged in ["SELECT x::vector", "SELECT '[1]'::vector(2)", "SELECT NULL::vector"] {
             assert_eq!(counted(unchanged), unchanged);
         }
     }

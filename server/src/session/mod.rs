@@ -375,7 +375,14 @@ impl ClientSession {
         let name =
             name.0.last().and_then(pg::ObjectNamePart::as_ident).map(sql::fold).unwrap_or_default();
         let prepared = self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
-        let (types, _) = self.outline(&prepared.parsed, prepared.parameters())?;
+        let parameters = prepared.parameters();
+        let known = parameters.clone();
+        let types = match self.outline(&prepared.parsed, parameters) {
+            Ok((types, _)) => types,
+            // The statement may name columns that only the values make.
+            Err(_) if known.is_open() => known.final_types(prepared.parsed.parameter_count),
+            Err(error) => return Err(error),
+        };
         if types.len() != given.len() {
             return Err(SqlError::new(
                 SqlState::SYNTAX_ERROR,
@@ -616,9 +623,14 @@ impl thanosql_protocol::Session for ClientSession {
             return Err(in_failed_block());
         }
         let parameters = Parameters::declared(declared, parsed.parameter_count);
-        let open = parameters.clone();
-        let (parameters, columns) = self.outline(&parsed, parameters)?;
-        let open = open.is_open().then(|| {
+        let known = parameters.clone();
+        let (parameters, columns) = match self.outline(&parsed, parameters) {
+            Ok(outline) => outline,
+            // The statement may name columns that only the values make.
+            Err(_) if known.is_open() => (known.final_types(parsed.parameter_count), None),
+            Err(error) => return Err(error),
+        };
+        let open = known.is_open().then(|| {
             SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
                 "an array of images cannot be described before its values are known",
