@@ -23,6 +23,7 @@ pub mod linear_probe;
 pub mod loss;
 pub mod model;
 mod optimizer;
+pub mod pairs;
 #[cfg(test)]
 mod parity;
 pub mod quality;
@@ -38,6 +39,7 @@ pub use encoder::EncoderChoice;
 pub use error::MlError;
 pub use images::{Color, ImageSet, InputSpec};
 pub use model::Model;
+pub use pairs::ViewRecipe;
 pub use train::{
     EpochReport, EpochSummary, Flow, StepProgress, TrainOptions, Trained, TrainingObserver, train,
 };

@@ -153,8 +153,7 @@ impl Model {
         if images.spec() != self.input {
             return Err(MlError::InputMismatch { expected: self.input, found: images.spec() });
         }
-        let side = self.input.size as usize;
-        let batch = (POSITIONS_AT_ONCE / (side * side)).clamp(8, 256);
+        let batch = self.batch();
         let mut vectors = Vec::with_capacity(images.len() * self.embedding_dim());
         for start in (0..images.len()).step_by(batch) {
             if stop() {
@@ -165,6 +164,12 @@ impl Model {
             vectors.extend_from_slice(&embedded[..(end - start) * self.embedding_dim()]);
         }
         Ok(vectors)
+    }
+
+    /// Images that are embedded at once.
+    pub(crate) fn batch(&self) -> usize {
+        let side = self.input.size as usize;
+        (POSITIONS_AT_ONCE / (side * side)).clamp(8, 256)
     }
 
     /// Embeds at most `batch` images. On a GPU the batch is filled up, because every new shape is compiled and tuned for.
@@ -179,6 +184,11 @@ impl Model {
                     .for_each(|(value, &byte)| *value = f32::from(byte) / 255.0);
             },
         );
+        self.forward(values, rows)
+    }
+
+    /// Embeds `rows` images or views, `[rows, channels, height, width]` from 0 to 1.
+    pub(crate) fn forward(&self, values: Vec<f32>, rows: usize) -> Result<Vec<f32>, MlError> {
         let side = self.input.size as usize;
         let shape = [rows, self.input.color.channels(), side, side];
         let images = Tensor::<4>::from_data(TensorData::new(values, shape), self.device.inner());

@@ -143,6 +143,24 @@ impl ViewDrawer {
         views
     }
 
+    /// Two views of each of `images`, `[count, channels, height, width]` bytes, as [`draw`](Self::draw) gives them. What is drawn depends on the seed and an
+    /// image's pixels alone, not on its place.
+    pub(crate) fn draw_by_content(&self, images: &[u8]) -> Vec<f32> {
+        let length = self.input.image_len();
+        let count = images.len() / length;
+        let mut views = vec![0.0_f32; 2 * count * length];
+        views.par_chunks_exact_mut(length).enumerate().for_each(|(row, view)| {
+            let (which, index) = (row / count, row % count);
+            let image = &images[index * length..(index + 1) * length];
+            let mut key = vec![self.seed, VIEWS, which as u64];
+            key.extend(image.chunks(8).map(|bytes| {
+                bytes.iter().fold(0_u64, |word, &byte| (word << 8) | u64::from(byte))
+            }));
+            self.draw_one(image, &mut Random::keyed(&key), view);
+        });
+        views
+    }
+
     /// One view, `[channels, height, width]`.
     fn draw_one(&self, image: &[u8], random: &mut Random, view: &mut [f32]) {
         let side = self.input.size as usize;

@@ -1,18 +1,7 @@
-//! What vectors are worth: whether the nearest vectors belong to images of the same kind.
-//!
-//! Accuracy of the k nearest neighbours needs no training of its own, has no settings but k, and is what a search in the
-//! database does with the vectors. Distances are cosines; the product of two blocks of vectors is one matrix product on the CPU.
+//! Accuracy of the k nearest neighbours. It needs no training of its own, has no settings but k, and is what a search in the
+//! database does with the vectors.
 
-use std::cmp::Ordering;
-use std::collections::HashMap;
-
-use burn::tensor::{Device, Tensor, TensorData};
-use rayon::prelude::*;
-
-use crate::weights::read;
-
-/// Test vectors whose similarities are computed at once: bounds the memory by this times the training vectors.
-const BLOCK: usize = 512;
+use super::neighbours::{Gallery, vote};
 
 /// The part of the test vectors, from 0 to 1, whose label is the one that most of the `k` nearest training vectors have.
 ///
@@ -63,77 +52,24 @@ fn count_hits(
     if train.is_empty() || test.is_empty() || k == 0 {
         return 0;
     }
-    let device = Device::flex();
-    let count = train_labels.len();
-    let matrix = |values: Vec<f32>| {
-        let rows = values.len() / dim;
-        Tensor::<2>::from_data(TensorData::new(values, [rows, dim]), &device)
-    };
-    let train = matrix(normalized(train, dim)).transpose();
-    let mut hits = 0;
-    for (block, (vectors, labels)) in
-        test.chunks(BLOCK * dim).zip(test_labels.chunks(BLOCK)).enumerate()
-    {
-        let cosines = read(matrix(normalized(vectors, dim)).matmul(train.clone()))
-            .expect("the CPU's memory can be read");
-        hits += cosines
-            .par_chunks_exact(count)
-            .zip(labels)
-            .enumerate()
-            .filter(|(row, (cosines, label))| {
-                vote(cosines, train_labels, k, skip(block * BLOCK + row)) == Some(**label)
-            })
-            .count();
-    }
-    hits
-}
-
-fn normalized(vectors: &[f32], dim: usize) -> Vec<f32> {
-    let mut normalized = vectors.to_vec();
-    for vector in normalized.chunks_exact_mut(dim) {
-        let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
-        if length > 0.0 {
-            vector.iter_mut().for_each(|value| *value /= length);
-        }
-    }
-    normalized
-}
-
-fn vote(cosines: &[f32], labels: &[u32], k: usize, skip: Option<usize>) -> Option<u32> {
-    // The nearest so far, nearest first. k is small, so insertion beats a heap.
-    let mut nearest: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
-    for (index, (&cosine, &label)) in cosines.iter().zip(labels).enumerate() {
-        let cosine = if cosine.is_nan() { f32::NEG_INFINITY } else { cosine };
-        let worst = nearest.last().map_or(f32::NEG_INFINITY, |last| last.0);
-        if (nearest.len() < k || cosine > worst) && skip != Some(index) {
-            let place = nearest.partition_point(|known| known.0 >= cosine);
-            nearest.insert(place, (cosine, label));
-            nearest.truncate(k);
-        }
-    }
-    let mut votes: HashMap<u32, (usize, f32)> = HashMap::new();
-    for (cosine, label) in nearest {
-        let entry = votes.entry(label).or_default();
-        entry.0 += 1;
-        entry.1 += cosine;
-    }
-    votes.into_iter().max_by(stronger).map(|(label, _)| label)
-}
-
-/// More votes, then the larger sum, then the smaller label, so that the outcome never hangs on the order of a map.
-fn stronger(left: &(u32, (usize, f32)), right: &(u32, (usize, f32))) -> Ordering {
-    let (left_label, (left_votes, left_sum)) = left;
-    let (right_label, (right_votes, right_sum)) = right;
-    left_votes
-        .cmp(right_votes)
-        .then(left_sum.total_cmp(right_sum))
-        .then(right_label.cmp(left_label))
+    let gallery = Gallery::new(train, dim);
+    let nearest = gallery.nearest(test, k, skip, &|| false).expect("nobody stops it");
+    nearest
+        .iter()
+        .zip(test_labels)
+        .filter(|(nearest, label)| {
+            vote(nearest, train_labels).is_some_and(|vote| vote.label == **label)
+        })
+        .count()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::random::Random;
+
+    /// More than a block of them, and no whole number of blocks.
+    const COUNT: usize = 589;
 
     #[test]
     fn directions_decide_and_lengths_do_not() {
@@ -175,7 +111,7 @@ mod tests {
         let mut random = Random::keyed(&[2]);
         let mut draw =
             |count: usize| -> Vec<f32> { (0..count * dim).map(|_| random.normal()).collect() };
-        let (train, test) = (draw(300), draw(BLOCK + 77));
+        let (train, test) = (draw(300), draw(COUNT));
         let label = |vector: &[f32]| u32::from(vector[0] > 0.0) + 2 * u32::from(vector[1] > 0.0);
         let labels = |vectors: &[f32]| vectors.chunks(dim).map(label).collect::<Vec<_>>();
         let cosine = |a: &[f32], b: &[f32]| {
@@ -193,7 +129,7 @@ mod tests {
             })
             .count();
         let found = knn_accuracy(&train, &labels(&train), &test, &labels(&test), dim, 1);
-        assert!((found - plain as f64 / (BLOCK + 77) as f64).abs() < 1e-9);
+        assert!((found - plain as f64 / COUNT as f64).abs() < 1e-9);
         assert!(found > 0.5);
     }
 }
