@@ -69,6 +69,17 @@ pub trait Session: Send {
         declared: &[Option<DataType>],
     ) -> Result<Description, SqlError>;
 
+    /// The columns of a statement whose description left them open, with its parameters' values. Never runs anything.
+    async fn describe_bound(
+        &mut self,
+        statement: &Statement,
+        parameters: &[ArrayRef],
+    ) -> Result<Option<SchemaRef>, SqlError> {
+        let types: Vec<Option<DataType>> =
+            parameters.iter().map(|parameter| Some(parameter.data_type().clone())).collect();
+        Ok(self.describe(statement, &types).await?.columns)
+    }
+
     /// Runs a statement. `parameters` are arrays of length 1 of the described types.
     async fn execute(
         &mut self,
@@ -122,6 +133,8 @@ pub struct Description {
     pub parameters: Vec<DataType>,
     /// The result's columns; `None` when it yields no rows.
     pub columns: Option<SchemaRef>,
+    /// Set if the columns hang on the parameters' values, so that [`Session::describe_bound`] tells them at Bind. A client that asks before gets this error.
+    pub open: Option<SqlError>,
 }
 
 /// What surrounds a running statement.

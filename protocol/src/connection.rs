@@ -57,12 +57,15 @@ struct Prepared {
     parameter_oids: Vec<u32>,
     parameter_types: Vec<DataType>,
     columns: Option<SchemaRef>,
+    /// Why the columns are not known before the parameters are.
+    open: Option<SqlError>,
     sql: String,
 }
 
 /// A statement bound to its parameters.
 struct Portal {
     prepared: Arc<Prepared>,
+    columns: Option<SchemaRef>,
     parameters: Vec<ArrayRef>,
     formats: Vec<Format>,
     state: PortalState,
@@ -155,6 +158,7 @@ impl Connection {
             }
             Message::Bind { portal, statement, parameter_formats, parameters, result_formats } => {
                 self.bind(portal, &statement, &parameter_formats, &parameters, &result_formats)
+                    .await
             }
             Message::Describe(target) => self.describe(&target),
             Message::Execute { portal, max_rows } => self.execute(portal, max_rows).await,
@@ -335,7 +339,7 @@ impl Connection {
             parameter_oids.iter().map(|oid| declared_type(*oid)).collect::<Result<Vec<_>, _>>()?;
         let statement = statements.pop();
         let description = match &statement {
-            None => Description { parameters: Vec::new(), columns: None },
+            None => Description { parameters: Vec::new(), columns: None, open: None },
             Some(statement) => {
                 let cancel = CancellationToken::new();
                 self.client.start(&cancel);
@@ -363,6 +367,7 @@ impl Connection {
             parameter_oids,
             parameter_types: types,
             columns: description.columns,
+            open: description.open,
             sql,
         };
         self.statements.insert(name, Arc::new(prepared));
@@ -370,7 +375,7 @@ impl Connection {
         Ok(())
     }
 
-    fn bind(
+    async fn bind(
         &mut self,
         name: String,
         statement: &str,
@@ -430,15 +435,24 @@ impl Connection {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let formats = self::formats(result_formats)?;
-        let columns = prepared.columns.as_ref().map_or(0, |columns| columns.fields().len());
-        if formats.len() > 1 && formats.len() != columns {
+        let columns = match (&prepared.open, &prepared.statement) {
+            (Some(_), Some(statement)) => {
+                let cancel = CancellationToken::new();
+                self.client.start(&cancel);
+                let work = self.session.describe_bound(statement, &parameters);
+                self.client.run(&cancel, work).await?
+            }
+            (None, _) | (_, None) => prepared.columns.clone(),
+        };
+        let count = columns.as_ref().map_or(0, |columns| columns.fields().len());
+        if formats.len() > 1 && formats.len() != count {
             return Err(malformed(format!(
-                "bind message has {} result formats but query has {columns} columns",
+                "bind message has {} result formats but query has {count} columns",
                 formats.len()
             ))
             .into());
         }
-        let portal = Portal { prepared, parameters, formats, state: PortalState::Bound };
+        let portal = Portal { prepared, columns, parameters, formats, state: PortalState::Bound };
         self.portals.insert(name, portal);
         self.client.wire.put(&BindComplete::new());
         Ok(())
@@ -449,12 +463,15 @@ impl Connection {
             Target::Statement(name) => {
                 let prepared = self.prepared(name)?;
                 let oids = prepared.parameter_oids.clone();
+                if let Some(error) = &prepared.open {
+                    return Err(error.clone().into());
+                }
                 self.client.wire.put(&ParameterDescription::new(oids));
                 (prepared.columns.clone(), Vec::new())
             }
             Target::Portal(name) => {
                 let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-                (portal.prepared.columns.clone(), portal.formats.clone())
+                (portal.columns.clone(), portal.formats.clone())
             }
         };
         match columns {
@@ -533,7 +550,7 @@ impl Connection {
         let response = self.start(statement, parameters, &cancel, false, false).await?;
         let (tag, rows) = match response {
             Response::Rows { schema, rows, tag } => {
-                let (schema, casts) = described_as(prepared.columns.as_ref(), schema)?;
+                let (schema, casts) = described_as(portal.columns.as_ref(), schema)?;
                 let style = self.session.text_style();
                 let writer = RowWriter::Data(DataRowEncoder::new(&schema, &portal.formats, style));
                 let rows = Rows::new(rows, writer, tag, casts, cancel);

@@ -23,7 +23,6 @@ use thanosql_ml::{Color, InputSpec, MlError};
 use thanosql_protocol::SqlError;
 use tokio_util::sync::CancellationToken;
 
-use crate::functions::parse_vector;
 use crate::learning::job::duration_text;
 use crate::learning::vector_column_name;
 use crate::server::{self, ServerError};
@@ -264,7 +263,9 @@ async fn vectors(
             .get(image)
             .ok_or_else(|| unexpected(format!("an image {image} that was not drawn")))?;
         labelled.labels.push(*label);
-        labelled.vectors.extend(parse_vector(vector).map_err(DemoError::Vector)?);
+        labelled
+            .vectors
+            .extend(thanosql_protocol::types::parse_vector(vector).map_err(DemoError::Vector)?);
     }
     if labelled.labels.len() != files.len() {
         return Err(unexpected(format!(

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::system::CorrelatedSubqueries;
 use crate::files::{DataRootError, FileAccess};
-use crate::functions::vector_functions;
+use crate::functions::{VectorOperators, vector_aggregates, vector_functions};
 use crate::learning::{Learning, LearningError, LearningOptions};
 use crate::session::ClientSession;
 use crate::session::transaction::TableLocks;
@@ -161,6 +161,11 @@ fn query_state(settings: &Settings) -> datafusion::common::Result<SessionState> 
     for function in vector_functions() {
         state.register_udf(Arc::new(function))?;
     }
+    let aggregates = vector_aggregates(|name| state.aggregate_functions().get(name).cloned());
+    for function in aggregates {
+        state.register_udaf(Arc::new(function))?;
+    }
+    state.register_expr_planner(Arc::new(VectorOperators))?;
     Ok(state)
 }
 

@@ -30,6 +30,14 @@ with psycopg.connect(address, autocommit=True) as connection:
     # After five runs psycopg prepares a statement.
     for _ in range(7):
         assert connection.execute(search, (path,)).fetchall() == by_path
+    # An array of images makes a column each; psycopg asks for columns after it has bound them.
+    several = "SELECT image, similarity_image1, similarity_image2 FROM (SEARCH IMAGE images=%s USING m AS SELECT * FROM e) ORDER BY 3 DESC LIMIT 1"
+    for images in ([f"{digits}/train_data/8.jpg", path], [image, image]):
+        found = connection.execute(several, (images,)).fetchone()
+        assert found[0] == path and abs(found[2] - 1) < 1e-5, found
+    nearest = "SELECT e.image FROM e ORDER BY m_simclr <=> %s::vector LIMIT 1"
+    (vector,) = connection.execute("SELECT m_simclr::text FROM e WHERE image = %s", (path,)).fetchone()
+    assert connection.execute(nearest, (vector,)).fetchone() == (path,)
     binary = connection.cursor(binary=True).execute(search, (path,)).fetchall()
     assert binary == by_path, binary
     printed = connection.execute("PRINT IMAGE OPTIONS (limit=1) AS SELECT image FROM e WHERE image = %s", (path,)).fetchone()

@@ -24,7 +24,8 @@ use bytes::{Buf, BufMut, BytesMut};
 use super::calendar::{DAYS_TO_2000, MICROS_TO_2000};
 use super::catalog::{self, TypePlan, element_oid, oid};
 use super::parse::{
-    MAX_DIMENSIONS, cast_to, check_vector_element, from_digits, list_array, vector_array,
+    MAX_DIMENSIONS, cast_to, check_vector_element, check_vector_length, from_digits, list_array,
+    vector_array,
 };
 use super::style::TextStyle;
 use super::{Moment, VECTOR_OID, text};
@@ -498,6 +499,7 @@ pub(crate) fn read_value(
         VECTOR_OID => {
             let length = usize::from(u16::from_be_bytes(body.array()?));
             body.array::<2>()?;
+            check_vector_length(length)?;
             let values = (0..length)
                 .map(|_| check_vector_element(f32::from_be_bytes(body.array()?)))
                 .collect::<Result<Vec<f32>, SqlError>>()?;

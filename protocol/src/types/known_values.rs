@@ -522,11 +522,26 @@ fn vectors_have_the_forms_of_pgvector() {
         ("[1,2]", SqlState::DATA_EXCEPTION),
         ("[]", SqlState::DATA_EXCEPTION),
         ("[1,NaN,2]", SqlState::DATA_EXCEPTION),
+        ("[1,-Infinity,2]", SqlState::DATA_EXCEPTION),
+        ("[1,1e39,2]", SqlState::NUMERIC_VALUE_OUT_OF_RANGE),
+        ("[1,,2]", SqlState::INVALID_TEXT_REPRESENTATION),
         ("[1,2,x]", SqlState::INVALID_TEXT_REPRESENTATION),
         ("1,2,3", SqlState::INVALID_TEXT_REPRESENTATION),
     ] {
         let error = parse_text(text, &vector(3)).expect_err("refused");
         assert_eq!(error.code, code, "{text}");
+    }
+    let long = |length| format!("[{}]", vec!["0"; length].join(","));
+    assert_eq!(parse_vector(&long(16_000)).expect("the longest").len(), 16_000);
+    let error = parse_vector(&long(16_001)).expect_err("refused");
+    assert_eq!(error.code, SqlState::PROGRAM_LIMIT_EXCEEDED);
+    // A length of 16,001 and of 0, in binary.
+    for (bytes, code) in
+        [("3e810000", SqlState::PROGRAM_LIMIT_EXCEEDED), ("00000000", SqlState::DATA_EXCEPTION)]
+    {
+        let bytes = from_hex(bytes);
+        let read = read_parameter(Some(&bytes), Format::Binary, VECTOR_OID, &vector(0), &zone);
+        assert_eq!(read.expect_err("refused").code, code);
     }
     let vectors = list_type(vector(2));
     let field = Field::new("x", vectors.clone(), true);

@@ -36,7 +36,7 @@ pub use catalog::{
     array_type_oid, data_type, element_oid, oid_by_name, sql_type_name, type_length, type_modifier,
     type_name, type_oid,
 };
-pub use parse::{parse_text, parse_text_in};
+pub use parse::{MAX_VECTOR_DIMENSIONS, parse_text, parse_text_in, parse_vector};
 pub use style::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, TextStyle, TimeZone};
 
 pub(crate) use binary::{write_sized, write_value as write_binary};

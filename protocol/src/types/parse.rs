@@ -725,27 +725,61 @@ fn parse_time(text: &str) -> Option<(i64, &str)> {
     sane.then_some((total, rest))
 }
 
-/// pgvector's form: `[1,2.5,3]`.
-fn parse_vector(text: &str) -> Result<Vec<f32>, SqlError> {
-    let syntax = || malformed("vector", text);
+/// The most dimensions of a vector, as in pgvector.
+pub const MAX_VECTOR_DIMENSIONS: usize = 16_000;
+
+/// The elements of pgvector's text form, `[1,2.5,3]`.
+///
+/// # Errors
+/// As pgvector's: 22P02 for anything else, 22003 for a number that no f32 holds, 22000 for NaN, infinity and a vector without elements, 54000 for more than
+/// [`MAX_VECTOR_DIMENSIONS`].
+pub fn parse_vector(text: &str) -> Result<Vec<f32>, SqlError> {
+    let syntax = || malformed("vector", text).with_hint("A vector is written as [1,2,3].");
     let inner = text
         .trim()
         .strip_prefix('[')
         .and_then(|inner| inner.strip_suffix(']'))
         .ok_or_else(syntax)?;
     if inner.trim().is_empty() {
-        return Err(SqlError::new(
-            SqlState::DATA_EXCEPTION,
-            "vector must have at least 1 dimension",
-        ));
+        return Err(no_dimensions());
     }
-    inner
-        .split(',')
-        .map(|element| {
-            let value: f32 = element.trim().parse().map_err(|_| syntax())?;
-            check_vector_element(value)
-        })
-        .collect()
+    let mut values = Vec::new();
+    for element in inner.split(',') {
+        let element = element.trim();
+        let value: f32 = element.parse().map_err(|_| syntax())?;
+        // Infinity may be written out; a number must not become it.
+        if value.is_infinite() && element.bytes().any(|byte| byte.is_ascii_digit()) {
+            return Err(SqlError::new(
+                SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+                format!("\"{element}\" is out of range for type vector"),
+            ));
+        }
+        if values.len() == MAX_VECTOR_DIMENSIONS {
+            return Err(too_many_dimensions());
+        }
+        values.push(check_vector_element(value)?);
+    }
+    Ok(values)
+}
+
+/// A vector's dimensions as pgvector allows them.
+pub(crate) fn check_vector_length(length: usize) -> Result<(), SqlError> {
+    match length {
+        0 => Err(no_dimensions()),
+        1..=MAX_VECTOR_DIMENSIONS => Ok(()),
+        _ => Err(too_many_dimensions()),
+    }
+}
+
+fn no_dimensions() -> SqlError {
+    SqlError::new(SqlState::DATA_EXCEPTION, "a vector must have at least 1 dimension")
+}
+
+fn too_many_dimensions() -> SqlError {
+    SqlError::new(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("a vector cannot have more than {MAX_VECTOR_DIMENSIONS} dimensions"),
+    )
 }
 
 /// pgvector refuses elements that are not finite.

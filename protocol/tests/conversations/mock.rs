@@ -17,6 +17,7 @@
 //! | `copy in [binary] [fails]`, `copy out text`, `csv`, `binary`, `fails` | COPY of three columns |
 //! | `changed` | described as int8, yields int4; `changed columns`: yields two columns |
 //! | `close NAME`, `close all` | closes prepared statements |
+//! | `open` | one row of as many int4 columns as its parameter says; described only with its value |
 //! | `done TAG` | answers the tag |
 
 use std::collections::HashMap;
@@ -153,6 +154,14 @@ fn field(type_name: &str) -> Field {
         .with_metadata(HashMap::from([(PG_TYPE_KEY.to_owned(), type_name.to_owned())]))
 }
 
+/// What `open` yields.
+fn open_row(parameters: &[ArrayRef]) -> RecordBatch {
+    let count = parameters[0].as_any().downcast_ref::<Int32Array>().unwrap().value(0);
+    let columns = (0..count)
+        .map(|number| (format!("c{number}"), Arc::new(Int32Array::from(vec![number])) as ArrayRef));
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
 fn int4_column() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, false)]))
 }
@@ -216,22 +225,37 @@ impl Session for MockSession {
                         Some(None) | None => field.data_type().clone(),
                     })
                     .collect();
-                Description { parameters, columns: columns(fields) }
+                Description { parameters, columns: columns(fields), open: None }
             }
             ["series", ..] | ["endless"] | ["fail", "after", ..] | ["panic", "later"] => {
-                Description { parameters: Vec::new(), columns: Some(int4_column()) }
+                Description { parameters: Vec::new(), columns: Some(int4_column()), open: None }
             }
             ["values", rest @ ..] => {
                 let fields = rest.chunks(2).map(|pair| field(pair[0])).collect();
-                Description { parameters: Vec::new(), columns: columns(fields) }
+                Description { parameters: Vec::new(), columns: columns(fields), open: None }
             }
-            ["changed", ..] => {
-                Description { parameters: Vec::new(), columns: columns(vec![field("int8")]) }
-            }
+            ["changed", ..] => Description {
+                parameters: Vec::new(),
+                columns: columns(vec![field("int8")]),
+                open: None,
+            },
+            ["open"] => Description {
+                parameters: vec![DataType::Int32],
+                columns: None,
+                open: Some(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "bind first")),
+            },
             ["describe", "fails"] => return Err(failure()),
             ["describe", "panics"] => panic!("in describe"),
-            _ => Description { parameters: Vec::new(), columns: None },
+            _ => Description { parameters: Vec::new(), columns: None, open: None },
         })
+    }
+
+    async fn describe_bound(
+        &mut self,
+        _statement: &Statement,
+        parameters: &[ArrayRef],
+    ) -> Result<Option<SchemaRef>, SqlError> {
+        Ok(Some(open_row(parameters).schema()))
     }
 
     async fn execute(
@@ -285,6 +309,10 @@ impl Session for MockSession {
                 let schema = Arc::new(Schema::new(actual.collect::<Vec<_>>()));
                 let batch = RecordBatch::try_new(schema.clone(), arrays).unwrap();
                 Ok(rows(schema, stream::iter([Ok(batch)]).boxed()))
+            }
+            ["open"] => {
+                let batch = open_row(&parameters);
+                Ok(rows(batch.schema(), stream::iter([Ok(batch)]).boxed()))
             }
             ["wide", bytes] => {
                 let text = "x".repeat(bytes.parse().unwrap());

@@ -371,3 +371,27 @@ async fn large_results_are_streamed_whole() {
     let answer = client.query("wide 3000000").await;
     assert_eq!(answer[1].len(), 3_000_000 + "D []".len());
 }
+
+#[tokio::test]
+async fn columns_may_be_open_until_the_parameters_are_known() {
+    let server = mock::start().await;
+    let mut client = RawClient::connect(server.address).await;
+    let three = 3_i32.to_be_bytes();
+    check(
+        &mut client,
+        &[
+            parse("", "open", &[]),
+            bind("", "", &[Some(&three)], &[1], &[]),
+            describe(b'P', ""),
+            execute("", 0),
+            sync(),
+        ],
+        &["1", "2", "T [c0:23:4:-1:0|c1:23:4:-1:0|c2:23:4:-1:0]", "D [0|1|2]", "C SELECT 1", "Z I"],
+    )
+    .await;
+    // Formats of results are counted against what is known at Bind.
+    client.send(&[bind("", "", &[Some(&three)], &[1], &[1, 1]), sync()].concat()).await;
+    assert_eq!(code_of(&client.answer().await[0]), "08P01");
+    client.send(&[describe(b'S', ""), sync()].concat()).await;
+    assert_eq!(code_of(&client.answer().await[0]), "0A000");
+}

@@ -222,6 +222,7 @@ impl ClientSession {
         for (index, field) in schema.fields().iter().enumerate() {
             let value = match given.iter().take(yielded).position(|column| *column == index) {
                 Some(position) => {
+                    plan::provenance::check_assignment(&source, position, field)?;
                     Expr::Column(Column::from(source.schema().qualified_field(position)))
                 }
                 None => self.default_of(scope, field)?,
@@ -337,6 +338,7 @@ impl ClientSession {
         // The new values as values of their columns.
         let mut projection = vec![Expr::Column(Column::from(plan.schema().qualified_field(0)))];
         for (index, field) in schema.fields().iter().enumerate() {
+            plan::provenance::check_assignment(&plan, index + 1, field)?;
             let value = Expr::Column(Column::from(plan.schema().qualified_field(index + 1)));
             let value = plan::coerce::assign(value, plan.schema().as_ref(), field.data_type())
                 .map_err(|error| datafusion_error(error, None))?;
@@ -593,12 +595,14 @@ fn settle_values(
     given: &[usize],
     defaults: &mut HashSet<(usize, usize)>,
 ) {
-    let pg::SetExpr::Values(values) = source.body.as_ref() else { return };
-    for (row, values) in values.rows.iter().enumerate() {
-        for (position, value) in values.content.iter().enumerate() {
+    let pg::SetExpr::Values(values) = source.body.as_mut() else { return };
+    for (row, values) in values.rows.iter_mut().enumerate() {
+        for (position, value) in values.content.iter_mut().enumerate() {
             let Some(column) = given.get(position) else { continue };
             if let Some(n) = placeholder(value) {
                 scope.parameters.settle(n, schema.field(*column).data_type().clone());
+            } else {
+                plan::as_vector(value, schema.field(*column).data_type());
             }
             if let pg::Expr::Identifier(ident) = value
                 && ident.quote_style.is_none()

@@ -17,6 +17,7 @@ use thanosql_storage::Table;
 use super::dml::check_schema;
 use super::{Control, rowset};
 use crate::error::{arrow_error, storage_error};
+use crate::plan::provenance::{mark_of, mixed};
 use crate::plan::rows::{self, TOP_LEVEL};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
@@ -161,6 +162,14 @@ impl ClientSession {
             source.fields().iter().find(|field| target.index_of(field.name()).is_err())
         {
             return Err(super::dml::missing_column(extra.name(), existing.name(), &target));
+        }
+        for field in source.fields() {
+            if let (Ok(old), Some(new)) = (target.field_with_name(field.name()), mark_of(field))
+                && let Some(old) = mark_of(old)
+                && old != new
+            {
+                return Err(mixed(field.name(), &new, &old));
+            }
         }
         for group in 0..kept.groups() {
             control.run(async { Ok(()) }).await?;

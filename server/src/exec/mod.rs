@@ -10,6 +10,7 @@ pub mod dml;
 pub mod ingest;
 pub mod keep;
 pub mod models;
+pub mod pgvector;
 pub mod query;
 pub mod rowset;
 pub mod session;

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt as _;
 use thanosql_protocol::{Response, RowStream, RowsTag, SqlError};
 
 use super::Control;
 use crate::error::datafusion_error;
-use crate::functions::resolve_constants;
+use crate::functions::{resolve_constants, separate_nested};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 
@@ -32,15 +33,11 @@ impl ClientSession {
         let options = state.config_options().clone();
         state.execution_props_mut().mark_start_execution(options);
         // EXPLAIN computes nothing of what it explains.
-        let plan = match plan {
-            LogicalPlan::Explain(_) => plan,
-            plan => {
-                let plan = state.optimize(&plan).map_err(failed)?;
-                resolve_constants(plan, state.config_options()).await.map_err(failed)?
-            }
+        let physical = match plan {
+            LogicalPlan::Explain(_) => state.create_physical_plan(&plan).await,
+            plan => optimized(&state, &plan).await,
         };
-        let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
-        execute_stream(physical, state.task_ctx()).map_err(failed)
+        execute_stream(physical.map_err(failed)?, state.task_ctx()).map_err(failed)
     }
 
     /// Answers a client with the rows of a plan.
@@ -55,6 +52,28 @@ impl ClientSession {
         let stream = control.run(self.start(scope, plan)).await?;
         Ok(Response::Rows { schema, rows: controlled(stream, control.clone()), tag })
     }
+}
+
+/// A plan that runs, with its constants computed.
+///
+/// # Errors
+/// What planning, and computing constants, answer.
+pub async fn physical_plan(
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    optimized(state, plan).await.map_err(|error| datafusion_error(error, None))
+}
+
+/// Whatever is done to the plan after its optimization stays: DataFusion's own way would optimize once more.
+async fn optimized(
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+    let plan = state.optimize(plan)?;
+    let plan = resolve_constants(plan, state.config_options()).await?;
+    let plan = separate_nested(plan)?;
+    state.query_planner().create_physical_plan(&plan, state).await
 }
 
 /// The columns of a plan's rows, as they are described to clients.

@@ -13,6 +13,7 @@ use thanosql_protocol::{SqlError, SqlState};
 
 use super::Control;
 use crate::error::{arrow_error, datafusion_error};
+use crate::plan::scores::SCORE_KEY;
 use crate::plan::types::PG_TYPMOD;
 use crate::session::transaction::SessionTransaction;
 
@@ -39,9 +40,9 @@ pub fn storable_schema(schema: &Schema) -> Result<SchemaRef, SqlError> {
                 ),
             )
         })?;
-        fields.push(
-            Field::new(field.name(), data_type, true).with_metadata(field.metadata().clone()),
-        );
+        let mut metadata = field.metadata().clone();
+        metadata.remove(SCORE_KEY);
+        fields.push(Field::new(field.name(), data_type, true).with_metadata(metadata));
     }
     Ok(Arc::new(Schema::new(fields)))
 }

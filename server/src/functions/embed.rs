@@ -37,7 +37,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::through_datafusion;
 use crate::files::FileAccess;
-use crate::learning::{Learning, ModelMetadata, OnError, provenance, vector_type};
+use crate::learning::reference::Reference;
+use crate::learning::{Embedded, Learning, ModelMetadata, OnError, provenance, vector_type};
 
 /// Vectors by model (object id, version) and image; none for an image that has no vector.
 type Constants = HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>;
@@ -199,7 +200,7 @@ impl EmbedFunction {
                 }
             }
             ColumnarValue::Array(array) => {
-                let (vectors, valid) = self.column(&entry, array).await?;
+                let (vectors, valid) = self.context.vectors(&entry, array).await?;
                 vectors_array(vectors, valid, dim)
             }
         }
@@ -223,7 +224,7 @@ impl EmbedFunction {
         if let Some(known) = self.constants().get(&key) {
             return Ok(known.clone());
         }
-        let (vectors, valid) = self.column(entry, &array).await?;
+        let (vectors, valid) = self.context.vectors(entry, &array).await?;
         let vector = valid.first().is_some_and(|valid| *valid).then_some(vectors);
         self.constants().insert(key, vector.clone());
         Ok(vector)
@@ -232,43 +233,64 @@ impl EmbedFunction {
     fn constants(&self) -> std::sync::MutexGuard<'_, Constants> {
         self.context.constants.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl EmbedContext {
     /// The vectors of a column of images, `[count, dim]`, and which rows have one.
-    async fn column(
-        &self,
+    pub(crate) async fn vectors(
+        self: &Arc<Self>,
         entry: &ModelEntry,
         array: &ArrayRef,
     ) -> Result<(Vec<f32>, Vec<bool>), SqlError> {
-        let context = Arc::clone(&self.context);
+        let (sources, valid) = self.sources(array).await?;
+        let embedded = self
+            .learning
+            .embed(entry, sources, self.on_error, self.batch_size, &self.cancel)
+            .await?;
+        Ok(spread(&embedded, valid))
+    }
+
+    /// How far apart two views of each image in a column lie, and which rows have an image.
+    pub(crate) async fn view_distances(
+        self: &Arc<Self>,
+        entry: &ModelEntry,
+        array: &ArrayRef,
+    ) -> Result<(Vec<f32>, Vec<bool>), SqlError> {
+        let (sources, valid) = self.sources(array).await?;
+        let distances = self.learning.view_distances(entry, sources, &self.cancel).await?;
+        Ok(spread(&distances, valid))
+    }
+
+    /// The labelled vectors of a model.
+    pub(crate) async fn reference(
+        self: &Arc<Self>,
+        entry: &ModelEntry,
+    ) -> Result<Arc<Reference>, SqlError> {
+        let (context, entry) = (Arc::clone(self), entry.clone());
+        tokio::task::spawn_blocking(move || context.learning.reference(&entry))
+            .await
+            .map_err(crate::error::internal)?
+    }
+
+    /// Pulled when the statement shall stop.
+    pub(crate) fn cancel(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// The images of a column that are there, and which rows those are.
+    async fn sources(
+        self: &Arc<Self>,
+        array: &ArrayRef,
+    ) -> Result<(Vec<ImageSource>, Vec<bool>), SqlError> {
+        let context = Arc::clone(self);
         let images = images_of(array)?;
         let sources = tokio::task::spawn_blocking(move || context.allowed_sources(images))
             .await
             .map_err(crate::error::internal)??;
-        let mut valid: Vec<bool> = sources.iter().map(Option::is_some).collect();
-        let present: Vec<ImageSource> = sources.into_iter().flatten().collect();
-        let context = &self.context;
-        let embedded = context
-            .learning
-            .embed(entry, present, context.on_error, context.batch_size, &context.cancel)
-            .await?;
-        let dim = embedded.dim;
-        let mut vectors = Vec::with_capacity(valid.len() * dim);
-        let mut rows = embedded.vectors.chunks_exact(dim.max(1)).zip(&embedded.ok);
-        for valid in &mut valid {
-            let row = if *valid { rows.next() } else { None };
-            match row {
-                Some((vector, true)) => vectors.extend_from_slice(vector),
-                Some((_, false)) | None => {
-                    vectors.resize(vectors.len() + dim, 0.0);
-                    *valid = false;
-                }
-            }
-        }
-        Ok((vectors, valid))
+        let valid = sources.iter().map(Option::is_some).collect();
+        Ok((sources.into_iter().flatten().collect(), valid))
     }
-}
 
-impl EmbedContext {
     /// The images as they may be opened. A missing file is None where unreadable images may be skipped; a forbidden one is
     /// always an error.
     fn allowed_sources(
@@ -293,6 +315,24 @@ impl EmbedContext {
             })
             .collect()
     }
+}
+
+/// Spreads the numbers of the images that are there over all rows.
+fn spread(embedded: &Embedded, mut valid: Vec<bool>) -> (Vec<f32>, Vec<bool>) {
+    let dim = embedded.dim;
+    let mut numbers = Vec::with_capacity(valid.len() * dim);
+    let mut rows = embedded.vectors.chunks_exact(dim.max(1)).zip(&embedded.ok);
+    for valid in &mut valid {
+        let row = if *valid { rows.next() } else { None };
+        match row {
+            Some((vector, true)) => numbers.extend_from_slice(vector),
+            Some((_, false)) | None => {
+                numbers.resize(numbers.len() + dim, 0.0);
+                *valid = false;
+            }
+        }
+    }
+    (numbers, valid)
 }
 
 /// An image as a query gives it.
@@ -351,7 +391,11 @@ fn model_not_literal() -> SqlError {
     .with_hint("Write embed('my_model', image).")
 }
 
-fn vectors_array(values: Vec<f32>, valid: Vec<bool>, dim: i32) -> Result<ArrayRef, SqlError> {
+pub(crate) fn vectors_array(
+    values: Vec<f32>,
+    valid: Vec<bool>,
+    dim: i32,
+) -> Result<ArrayRef, SqlError> {
     let item = Arc::new(Field::new("item", DataType::Float32, true));
     let nulls = valid.contains(&false).then(|| NullBuffer::from(valid));
     FixedSizeListArray::try_new(item, dim, Arc::new(Float32Array::from(values)), nulls)

@@ -1,25 +1,40 @@
 //! SQL functions over vectors and images.
 //!
-//! - [`vector`]: `cosine_similarity`, pgvector's distances, `vector_dims`, `l2_norm`, `to_vector`: plain functions, the same for
-//!   everyone: [`vector_functions`].
+//! - [`vector`]: `cosine_similarity`, pgvector's distances, `vector_dims`, `l2_norm`, `to_vector`; [`vector_arithmetic`]: sums,
+//!   products and comparisons; [`vector_shape`]: `l2_normalize`, `subvector`: plain functions, the same for everyone:
+//!   [`vector_functions`]. [`vector_operators`] plans pgvector's operators as them, [`vector_aggregates`] are `avg` and `sum`.
 //! - [`embed`]: `embed(model, image)`, made anew for each statement, because it rests on the statement's snapshot, its
 //!   cancel token and what to do with unreadable images: [`embed_function`].
 //! - [`mod@print`]: what PRINT IMAGE adds to a query: [`print_function`] and [`print_plan`].
+//! - [`predict`]: what PREDICT adds to a query; [`evaluate`]: what EVALUATE looks at in each image, keeps of all of them, and
+//!   makes of that; [`nearest`]: the nearest rows of another table, for FUNCTION compute.similarity.
 //! - [`training_rows`]: what CONVERT fills in from the rows that a model was trained with: [`target_function`],
 //!   [`filename_function`].
 //!
-//! `embed` and PRINT's function are asynchronous functions. Their calls with literal arguments only (a query image, a
+//! `embed` and the functions of PRINT, PREDICT, EVALUATE and compute.similarity are asynchronous functions. Their calls with literal arguments only (a query image, a
 //! bound parameter) are best computed once, before the physical plan is made: [`resolve_constants`] does that; a
-//! statement that is only described, prepared or explained leaves it out.
+//! statement that is only described, prepared or explained leaves it out. Where one is an argument of another, [`separate_nested`] takes them apart.
 //!
 //! Errors travel as [`SqlError`](thanosql_protocol::SqlError) inside `DataFusionError::External`.
 
 pub mod embed;
+pub mod evaluate;
+pub mod nearest;
+pub mod nested;
+pub(crate) mod parts;
+pub mod predict;
 pub mod print;
 pub mod training_rows;
 pub mod vector;
+pub mod vector_aggregates;
+pub mod vector_arithmetic;
+pub mod vector_operators;
+pub mod vector_shape;
 
 pub use embed::{EmbedContext, embed_function, resolve_constants};
+pub use nested::separate_nested;
 pub use print::{PrintContext, PrintFormat, print_function, print_plan};
 pub use training_rows::{filename_function, target_function};
-pub use vector::{parse_vector, vector_functions};
+pub use vector::vector_functions;
+pub use vector_aggregates::vector_aggregates;
+pub use vector_operators::VectorOperators;

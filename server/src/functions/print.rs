@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BinaryBuilder, Int32Builder, StringBuilder, StructArray};
+use arrow::array::{ArrayRef, BinaryBuilder, Int32Builder, StringBuilder, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use async_trait::async_trait;
 use datafusion::common::{Column, Result};
@@ -25,6 +25,7 @@ use thanosql_protocol::{SqlError, SqlState};
 use tokio_util::sync::CancellationToken;
 
 use super::embed::{Image, check_image_type, images_of};
+use super::parts::part_of;
 use crate::error::through_datafusion;
 use crate::files::FileAccess;
 use crate::learning::image_error;
@@ -109,57 +110,12 @@ pub fn print_plan(
     let inner = columns.iter().cloned().chain([printed]);
     let shown = context.format.fields();
     let outer = shown.iter().enumerate().map(|(place, field)| {
-        let part = ScalarUDF::new_from_impl(PrintedPart {
-            place,
-            field: Arc::clone(field),
-            signature: Signature::any(1, Volatility::Immutable),
-        });
-        part.call(vec![Expr::Column(Column::from_name(STRUCT_COLUMN))]).alias(field.name())
+        part_of(Expr::Column(Column::from_name(STRUCT_COLUMN)), place, field).alias(field.name())
     });
     LogicalPlanBuilder::from(input)
         .project(inner.collect::<Vec<_>>())?
         .project(columns.iter().cloned().chain(outer).collect::<Vec<_>>())?
         .build()
-}
-
-/// One field of what [`print_function`] answers.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct PrintedPart {
-    place: usize,
-    field: FieldRef,
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for PrintedPart {
-    fn name(&self) -> &str {
-        "printed_part"
-    }
-
-    fn schema_name(&self, _arguments: &[Expr]) -> Result<String> {
-        Ok(format!("printed {}", self.field.name()))
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(self.field.data_type().clone())
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let printed =
-            args.args.first().map(|argument| argument.to_array(args.number_rows)).transpose()?;
-        let part =
-            printed.as_ref().and_then(|printed| printed.as_struct_opt()).and_then(|fields| {
-                let part = fields.columns().get(self.place)?;
-                Some(Arc::clone(part))
-            });
-        match part {
-            Some(part) => Ok(ColumnarValue::Array(part)),
-            None => Err(through_datafusion(crate::error::internal("a printed image is no struct"))),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -335,7 +291,7 @@ fn struct_array(format: PrintFormat, printed: &[Option<Printed>]) -> Result<Arra
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int32Array, RecordBatch, StringArray};
+    use arrow::array::{AsArray, Int32Array, RecordBatch, StringArray};
     use arrow::datatypes::Int32Type;
     use datafusion::prelude::SessionContext;
 

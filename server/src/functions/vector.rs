@@ -1,4 +1,4 @@
-//! Functions over vectors: `cosine_similarity` and pgvector's distances.
+//! Functions over vectors: `cosine_similarity`, pgvector's distances, and what tells of a vector or makes one.
 //!
 //! A vector is `vector(n)` (`FixedSizeList<Float32, n>`), an array of numbers, or its text form `[1,2,3]`. Sums are kept in
 //! sixteen lanes, so that the compiler can use the processor's vector registers; a scan is then bound by memory.
@@ -9,6 +9,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -23,27 +24,44 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
+use thanosql_protocol::types::{MAX_VECTOR_DIMENSIONS, parse_vector};
 use thanosql_protocol::{SqlError, SqlState};
 
+use super::vector_arithmetic::{Arithmetic, Comparison, arithmetic_function, comparison_function};
 use crate::error::through_datafusion;
+use crate::learning::model::{MODEL_KEY, MODEL_VERSION_KEY};
 use crate::learning::vector_type;
 
 /// Partial sums kept side by side.
 const LANES: usize = 16;
 
-/// Longest vector that may be written down, as in pgvector.
-const MAX_DIMENSIONS: usize = 16_000;
-
 /// All functions of this module, to be registered in every session.
 pub fn vector_functions() -> Vec<ScalarUDF> {
-    let mut functions: Vec<ScalarUDF> = Metric::ALL
-        .into_iter()
-        .map(|metric| ScalarUDF::new_from_impl(MetricFunction::new(metric)))
-        .collect();
+    let mut functions: Vec<ScalarUDF> = Metric::ALL.into_iter().map(metric_function).collect();
     functions.push(ScalarUDF::new_from_impl(MeasureFunction::new(Measure::Dimensions)));
     functions.push(ScalarUDF::new_from_impl(MeasureFunction::new(Measure::Norm)));
     functions.push(ScalarUDF::new_from_impl(ToVector::new()));
+    functions.extend(Arithmetic::ALL.map(arithmetic_function));
+    functions.extend(Comparison::ALL.map(comparison_function));
+    functions.extend(super::vector_shape::shape_functions());
     functions
+}
+
+/// The function of one metric.
+pub fn metric_function(metric: Metric) -> ScalarUDF {
+    ScalarUDF::new_from_impl(MetricFunction::new(metric))
+}
+
+/// Whether a function takes two vectors.
+pub fn compares_vectors(name: &str) -> bool {
+    Metric::ALL.iter().any(|metric| metric.name() == name)
+        || Arithmetic::ALL.iter().any(|operation| operation.name() == name)
+        || Comparison::ALL.iter().any(|comparison| comparison.name() == name)
+}
+
+/// `to_vector(value, n)`, which a cast to `vector(n)` is planned as.
+pub fn to_vector_function() -> ScalarUDF {
+    ScalarUDF::new_from_impl(ToVector::new())
 }
 
 /// What two vectors are compared by.
@@ -59,16 +77,19 @@ pub enum Metric {
     InnerProduct,
     /// `-(a . b)`: pgvector's `<#>`.
     NegativeInnerProduct,
+    /// The sum of `|a_i - b_i|`: pgvector's `<+>`.
+    L1Distance,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 5] = [
+    pub const ALL: [Metric; 6] = [
         Metric::CosineSimilarity,
         Metric::CosineDistance,
         Metric::L2Distance,
         Metric::InnerProduct,
         Metric::NegativeInnerProduct,
+        Metric::L1Distance,
     ];
 
     /// The function's name.
@@ -79,6 +100,7 @@ impl Metric {
             Metric::L2Distance => "l2_distance",
             Metric::InnerProduct => "inner_product",
             Metric::NegativeInnerProduct => "vector_negative_inner_product",
+            Metric::L1Distance => "l1_distance",
         }
     }
 
@@ -88,6 +110,7 @@ impl Metric {
             "<=>" => Some(Metric::CosineDistance),
             "<->" => Some(Metric::L2Distance),
             "<#>" => Some(Metric::NegativeInnerProduct),
+            "<+>" => Some(Metric::L1Distance),
             _ => None,
         }
     }
@@ -100,6 +123,7 @@ impl Metric {
             Metric::L2Distance => f64::from(lanes(a, b, |x, y| (x - y) * (x - y))).sqrt(),
             Metric::InnerProduct => f64::from(dot(a, b)),
             Metric::NegativeInnerProduct => -f64::from(dot(a, b)),
+            Metric::L1Distance => f64::from(lanes(a, b, |x, y| (x - y).abs())),
         }
     }
 }
@@ -117,7 +141,7 @@ fn cosine_of_sums(product: f32, a_squared: f32, b_squared: f32) -> f64 {
     (f64::from(product) / norms).clamp(-1.0, 1.0)
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes(a, b, |x, y| x * y)
 }
 
@@ -153,11 +177,11 @@ fn dot_and_square(a: &[f32], b: &[f32]) -> (f32, f32) {
 }
 
 /// A column of vectors as one run of numbers.
-struct Vectors {
+pub(super) struct Vectors {
     values: Float32Array,
     layout: Layout,
     nulls: Option<NullBuffer>,
-    len: usize,
+    pub(super) len: usize,
 }
 
 enum Layout {
@@ -166,7 +190,7 @@ enum Layout {
 }
 
 impl Vectors {
-    fn of(array: &ArrayRef) -> Result<Vectors> {
+    pub(super) fn of(array: &ArrayRef) -> Result<Vectors> {
         match array.data_type() {
             DataType::FixedSizeList(_, _) => Vectors::of_fixed(array.as_fixed_size_list()),
             DataType::List(_) => Vectors::of_list(array.as_list::<i32>()),
@@ -219,7 +243,7 @@ impl Vectors {
     }
 
     /// Errors: 22004 if an element is NULL.
-    fn get(&self, row: usize) -> Result<Option<&[f32]>> {
+    pub(super) fn get(&self, row: usize) -> Result<Option<&[f32]>> {
         if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
             return Ok(None);
         }
@@ -241,14 +265,14 @@ fn float_values(values: &ArrayRef) -> Result<Float32Array> {
     Ok(arrow::compute::cast(values, &DataType::Float32)?.as_primitive::<Float32Type>().clone())
 }
 
-fn not_a_vector(data_type: &DataType) -> DataFusionError {
+pub(super) fn not_a_vector(data_type: &DataType) -> DataFusionError {
     through_datafusion(SqlError::new(
         SqlState::DATATYPE_MISMATCH,
         format!("a vector is needed, not {data_type}"),
     ))
 }
 
-fn different_lengths(a: usize, b: usize) -> DataFusionError {
+pub(super) fn different_lengths(a: usize, b: usize) -> DataFusionError {
     through_datafusion(SqlError::new(
         SqlState::DATA_EXCEPTION,
         format!("vectors of different lengths: {a} and {b}"),
@@ -256,7 +280,7 @@ fn different_lengths(a: usize, b: usize) -> DataFusionError {
 }
 
 /// What an argument is turned into before the function sees it.
-fn vector_argument(data_type: &DataType) -> Result<DataType> {
+pub(super) fn vector_argument(data_type: &DataType) -> Result<DataType> {
     let float_item = || Arc::new(Field::new("item", DataType::Float32, true));
     match data_type {
         DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32 => {
@@ -274,6 +298,26 @@ fn vector_argument(data_type: &DataType) -> Result<DataType> {
         DataType::Null => Ok(DataType::Null),
         other => Err(not_a_vector(other)),
     }
+}
+
+/// The length that vectors of these types have in common; none if no type tells. Length 0 stands for any.
+///
+/// Errors: 22000 if they differ.
+pub(super) fn common_length(types: &[DataType]) -> Result<Option<i32>> {
+    let mut common = None;
+    for data_type in types {
+        if let DataType::FixedSizeList(_, length) = data_type
+            && *length > 0
+        {
+            match common {
+                Some(other) if other != *length => {
+                    return Err(different_lengths(other as usize, *length as usize));
+                }
+                Some(_) | None => common = Some(*length),
+            }
+        }
+    }
+    Ok(common)
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -302,11 +346,7 @@ impl ScalarUDFImpl for MetricFunction {
             return Err(wrong_arguments(self.name(), "two vectors"));
         }
         let coerced = arguments.iter().map(vector_argument).collect::<Result<Vec<_>>>()?;
-        if let [DataType::FixedSizeList(_, a), DataType::FixedSizeList(_, b)] = coerced.as_slice()
-            && a != b
-        {
-            return Err(different_lengths(*a as usize, *b as usize));
-        }
+        common_length(&coerced)?;
         Ok(coerced)
     }
 
@@ -376,9 +416,10 @@ impl MetricFunction {
                     let cosine = cosine_of_sums(product, squared, query_squared);
                     if self.metric == Metric::CosineSimilarity { cosine } else { 1.0 - cosine }
                 }
-                Metric::L2Distance | Metric::InnerProduct | Metric::NegativeInnerProduct => {
-                    self.metric.measure(vector, query)
-                }
+                Metric::L2Distance
+                | Metric::InnerProduct
+                | Metric::NegativeInnerProduct
+                | Metric::L1Distance => self.metric.measure(vector, query),
             });
         }
         Ok(ColumnarValue::Array(Arc::new(results.finish())))
@@ -521,7 +562,7 @@ impl ScalarUDFImpl for ToVector {
             None => None,
         };
         let own = match args.arg_fields.first().map(|field| field.data_type()) {
-            Some(DataType::FixedSizeList(_, dim)) => Some(i64::from(*dim)),
+            Some(DataType::FixedSizeList(_, dim)) if *dim > 0 => Some(i64::from(*dim)),
             Some(_) | None => match args.scalar_arguments.first() {
                 Some(Some(ScalarValue::Utf8(Some(text)))) => {
                     let parsed = parse_vector(text).map_err(through_datafusion)?;
@@ -533,14 +574,14 @@ impl ScalarUDFImpl for ToVector {
         let dim = asked.or(own).ok_or_else(unknown_length)?;
         let dim = usize::try_from(dim)
             .ok()
-            .filter(|dim| (1..=MAX_DIMENSIONS).contains(dim))
+            .filter(|dim| (1..=MAX_VECTOR_DIMENSIONS).contains(dim))
             .ok_or_else(|| {
                 through_datafusion(SqlError::new(
                     SqlState::INVALID_PARAMETER_VALUE,
-                    format!("a vector cannot have {dim} dimensions: it must be from 1 to {MAX_DIMENSIONS}"),
+                    format!("a vector cannot have {dim} dimensions: it must be from 1 to {MAX_VECTOR_DIMENSIONS}"),
                 ))
             })?;
-        Ok(Arc::new(Field::new(self.name(), vector_type(dim), true)))
+        Ok(Arc::new(vector_result(self.name(), dim, &args.arg_fields[..1])))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -567,6 +608,7 @@ impl ScalarUDFImpl for ToVector {
                     )));
                 }
                 Some(vector) => {
+                    check_finite(vector)?;
                     values.extend_from_slice(vector);
                     valid.push(true);
                 }
@@ -589,7 +631,42 @@ impl ScalarUDFImpl for ToVector {
     }
 }
 
-fn unknown_length() -> DataFusionError {
+/// The field of a vector that is made of others: it carries their model's mark if all of them have the same.
+pub(super) fn vector_result(name: &str, dim: usize, made_of: &[FieldRef]) -> Field {
+    let field = Field::new(name, vector_type(dim), true);
+    let mark = |field: &FieldRef| {
+        let metadata = field.metadata();
+        Some((metadata.get(MODEL_KEY)?.clone(), metadata.get(MODEL_VERSION_KEY)?.clone()))
+    };
+    let marks: Vec<_> = made_of.iter().map(mark).collect();
+    match marks.split_first() {
+        Some((Some((model, version)), rest))
+            if rest.iter().all(|other| *other == Some((model.clone(), version.clone()))) =>
+        {
+            field.with_metadata(HashMap::from([
+                (MODEL_KEY.to_owned(), model.clone()),
+                (MODEL_VERSION_KEY.to_owned(), version.clone()),
+            ]))
+        }
+        Some(_) | None => field,
+    }
+}
+
+/// Errors: 22000 for NaN and infinity, as pgvector refuses them.
+fn check_finite(vector: &[f32]) -> Result<()> {
+    match vector.iter().find(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(value) => {
+            let what = if value.is_nan() { "NaN" } else { "infinite value" };
+            Err(through_datafusion(SqlError::new(
+                SqlState::DATA_EXCEPTION,
+                format!("{what} not allowed in vector"),
+            )))
+        }
+    }
+}
+
+pub(super) fn unknown_length() -> DataFusionError {
     through_datafusion(
         SqlError::new(
             SqlState::INDETERMINATE_DATATYPE,
@@ -599,58 +676,11 @@ fn unknown_length() -> DataFusionError {
     )
 }
 
-fn wrong_arguments(function: &str, wanted: &str) -> DataFusionError {
+pub(super) fn wrong_arguments(function: &str, wanted: &str) -> DataFusionError {
     through_datafusion(SqlError::new(
         SqlState::UNDEFINED_FUNCTION,
         format!("function {function} takes {wanted}"),
     ))
-}
-
-/// A vector's text form, `[1,2,3]`, as pgvector reads it.
-///
-/// Errors: 22P02 for anything else, 22003 for a number that no f32 holds, 54000 for too many.
-pub fn parse_vector(text: &str) -> Result<Vec<f32>, SqlError> {
-    let malformed = || {
-        SqlError::new(
-            SqlState::INVALID_TEXT_REPRESENTATION,
-            format!("invalid input syntax for type vector: \"{text}\""),
-        )
-        .with_hint("A vector is written as [1,2,3].")
-    };
-    let inner = text
-        .trim()
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .ok_or_else(malformed)?;
-    if inner.trim().is_empty() {
-        return Err(SqlError::new(
-            SqlState::DATA_EXCEPTION,
-            "a vector must have at least 1 dimension",
-        ));
-    }
-    let mut values = Vec::new();
-    for number in inner.split(',') {
-        let number = number.trim();
-        let plain = number
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E'));
-        let value: f32 =
-            if plain { number.parse().map_err(|_| malformed())? } else { return Err(malformed()) };
-        if value.is_infinite() {
-            return Err(SqlError::new(
-                SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
-                format!("\"{number}\" is out of range for type vector"),
-            ));
-        }
-        if values.len() == MAX_DIMENSIONS {
-            return Err(SqlError::new(
-                SqlState::PROGRAM_LIMIT_EXCEEDED,
-                format!("a vector cannot have more than {MAX_DIMENSIONS} dimensions"),
-            ));
-        }
-        values.push(value);
-    }
-    Ok(values)
 }
 
 #[cfg(test)]
@@ -694,6 +724,7 @@ mod tests {
         );
         assert_eq!(number("SELECT cosine_similarity([0, 0], [1, 1])").await, 0.0);
         assert_eq!(number("SELECT l2_distance([0, 0], '[3, 4]')").await, 5.0);
+        assert_eq!(number("SELECT l1_distance([0, 0], '[3, -4]')").await, 7.0);
         assert_eq!(number("SELECT inner_product([1, 2], [3, 4])").await, 11.0);
         assert_eq!(number("SELECT vector_negative_inner_product([1, 2], [3, 4])").await, -11.0);
         assert_eq!(number("SELECT l2_norm([3, 4])").await, 5.0);

@@ -8,6 +8,7 @@ use thanosql_ml::Model;
 use thanosql_protocol::SqlError;
 
 use super::model::TrainingRows;
+use super::reference::Reference;
 
 /// What is kept of a model: which one (object id and version) and which side of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,12 +24,15 @@ pub(crate) enum CachePart {
     Encoder { device: String },
     /// The training rows.
     Rows,
+    /// The labelled vectors.
+    Reference,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Cached {
     Encoder(Arc<Model>),
     Rows(Arc<TrainingRows>),
+    Reference(Arc<Reference>),
 }
 
 struct Slot {

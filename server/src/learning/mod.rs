@@ -3,7 +3,7 @@
 //! - [`Learning::submit`] files a training; [`job`] is what is known of it, [`training`] how it runs;
 //! - [`Learning::embed`] turns images into vectors: decoding on blocking threads, the encoder on its device's [`worker`],
 //!   between the steps of a training;
-//! - [`model`] is what a stored model is, [`cache`] the loaded ones.
+//! - [`model`] is what a stored model is, [`reference`](mod@reference) the labelled vectors in it, [`cache`] the loaded ones.
 //!
 //! A device is opened when it is first needed, so that a server which never learns anything stays small and starts at
 //! once. Continuing a training from its checkpoint after a crash is left out: such a job is marked as failed.
@@ -12,6 +12,7 @@ mod cache;
 mod failure;
 pub mod job;
 pub mod model;
+pub mod reference;
 mod training;
 mod worker;
 
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
 use thanosql_ml::images::{ImageFailure, ImageLimits, ImageSource, load_images};
-use thanosql_ml::{Color, ComputeDevice, DeviceChoice, Model, TrainOptions};
+use thanosql_ml::{Color, ComputeDevice, DeviceChoice, Model, TrainOptions, ViewRecipe};
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::{ModelEntry, Store};
 use tokio_util::sync::CancellationToken;
@@ -32,11 +33,12 @@ pub use failure::{image_error, ml_error};
 use job::LiveJob;
 pub use job::{EpochRecord, JobError, JobHandle, JobKind, JobRecord, JobState};
 pub use model::{
-    ModelMetadata, TargetColumn, TrainingRows, check_provenance, provenance, vector_column_name,
+    ModelMetadata, TargetColumn, TrainingRows, other_vectors, provenance, vector_column_name,
     vector_field, vector_type,
 };
+use reference::Reference;
 use training::{Shared, TrainingTask, model_exists};
-use worker::{EmbedTask, Worker};
+use worker::{EmbedTask, Purpose, Worker};
 
 /// Most decoded bytes of one piece of embedding work, whatever the batch size asks for.
 const MAX_PIECE_BYTES: usize = 32 * 1024 * 1024;
@@ -155,6 +157,13 @@ pub struct Embedded {
     pub dim: usize,
     /// Whether an image has a vector: false where it could not be read and that was allowed.
     pub ok: Vec<bool>,
+}
+
+/// What the images of one statement go through.
+struct Pass {
+    worker: Arc<Worker>,
+    model: Arc<Model>,
+    purpose: Purpose,
 }
 
 /// The learning side of the server. One in a process, shared by all sessions.
@@ -358,10 +367,35 @@ impl Learning {
         batch_size: Option<usize>,
         cancel: &CancellationToken,
     ) -> Result<Embedded, SqlError> {
+        self.through_encoder(entry, Purpose::Vectors, images, on_error, batch_size, cancel).await
+    }
+
+    /// How far apart two views of each image lie, as the model's recipe draws them: one number an image, from 0 to 4
+    /// ([`thanosql_ml::quality::squared_distance`]). Otherwise as [`Learning::embed`].
+    pub async fn view_distances(
+        self: &Arc<Self>,
+        entry: &ModelEntry,
+        images: Vec<ImageSource>,
+        cancel: &CancellationToken,
+    ) -> Result<Embedded, SqlError> {
+        let recipe = ViewRecipe::of(&ModelMetadata::read(entry)?.options_used);
+        let purpose = Purpose::ViewDistances(recipe);
+        self.through_encoder(entry, purpose, images, OnError::Fail, None, cancel).await
+    }
+
+    async fn through_encoder(
+        self: &Arc<Self>,
+        entry: &ModelEntry,
+        purpose: Purpose,
+        images: Vec<ImageSource>,
+        on_error: OnError,
+        batch_size: Option<usize>,
+        cancel: &CancellationToken,
+    ) -> Result<Embedded, SqlError> {
         let cancel = cancel.child_token();
         // Work that was handed to other threads ends when this future is dropped.
         let _stop_when_dropped = cancel.clone().drop_guard();
-        let work = self.embed_all(entry, images, on_error, batch_size, &cancel);
+        let work = self.embed_all(entry, purpose, images, on_error, batch_size, &cancel);
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(crate::error::cancelled()),
@@ -372,6 +406,7 @@ impl Learning {
     async fn embed_all(
         self: &Arc<Self>,
         entry: &ModelEntry,
+        purpose: Purpose,
         images: Vec<ImageSource>,
         on_error: OnError,
         batch_size: Option<usize>,
@@ -387,16 +422,19 @@ impl Learning {
             })
             .await?
         };
-        let dim = model.embedding_dim();
+        let dim = purpose.width(&model);
+        let pass = Pass { worker, model, purpose };
+        let model = &pass.model;
         let count = images.len();
         let images: Arc<[ImageSource]> = images.into();
         let piece = (MAX_PIECE_BYTES / model.input().image_len().max(1))
             .clamp(1, batch_size.unwrap_or(self.options.embed_batch).max(1));
         let pieces = (0..count).step_by(piece).map(|start| start..(start + piece).min(count));
-        let mut results = futures::stream::iter(pieces.map(|range| {
-            self.embed_piece(&worker, &model, Arc::clone(&images), range, on_error, cancel)
-        }))
-        .buffered(PIECES_AHEAD);
+        let mut results =
+            futures::stream::iter(pieces.map(|range| {
+                self.embed_piece(&pass, Arc::clone(&images), range, on_error, cancel)
+            }))
+            .buffered(PIECES_AHEAD);
         let mut embedded = Embedded {
             vectors: Vec::with_capacity(count * dim),
             dim,
@@ -411,13 +449,13 @@ impl Learning {
 
     async fn embed_piece(
         self: &Arc<Self>,
-        worker: &Arc<Worker>,
-        model: &Arc<Model>,
+        pass: &Pass,
         images: Arc<[ImageSource]>,
         range: Range<usize>,
         on_error: OnError,
         cancel: &CancellationToken,
     ) -> Result<Embedded, SqlError> {
+        let Pass { worker, model, purpose } = pass;
         let permit = worker.permits().acquire_owned().await.map_err(crate::error::internal)?;
         let count = range.len();
         let (set, failures) = {
@@ -435,12 +473,13 @@ impl Learning {
         if let (OnError::Fail, Some(failure)) = (on_error, failures.first()) {
             return Err(image_error(&failure.error, None));
         }
-        let dim = model.embedding_dim();
+        let dim = purpose.width(model);
         let vectors = if set.is_empty() {
             Vec::new()
         } else {
             let (reply, answer) = tokio::sync::oneshot::channel();
             let task = EmbedTask {
+                purpose: purpose.clone(),
                 model: Arc::clone(model),
                 images: set,
                 cancel: cancel.clone(),
@@ -467,8 +506,29 @@ impl Learning {
         })?;
         match cached {
             Cached::Rows(rows) => Ok(rows),
-            Cached::Encoder(_) => {
-                Err(crate::error::internal("the model cache holds an encoder as rows"))
+            Cached::Encoder(_) | Cached::Reference(_) => {
+                Err(crate::error::internal("the model cache holds something else as rows"))
+            }
+        }
+    }
+
+    /// The labelled vectors of a model, from the cache if they are there. Blocking.
+    ///
+    /// Errors: 55000 if it has none.
+    pub fn reference(&self, entry: &ModelEntry) -> Result<Arc<Reference>, SqlError> {
+        let rows = self.training_rows(entry)?;
+        let key =
+            CacheKey { oid: entry.oid(), version: entry.version(), part: CachePart::Reference };
+        let cached = self.cache.get_or_load(&key, || {
+            let metadata = ModelMetadata::read(entry)?;
+            let reference = Reference::read(entry, &metadata, rows)?;
+            let bytes = reference.memory_bytes();
+            Ok((Cached::Reference(Arc::new(reference)), bytes))
+        })?;
+        match cached {
+            Cached::Reference(reference) => Ok(reference),
+            Cached::Encoder(_) | Cached::Rows(_) => {
+                Err(crate::error::internal("the model cache holds something else as vectors"))
             }
         }
     }
@@ -486,8 +546,8 @@ impl Learning {
         })?;
         match cached {
             Cached::Encoder(encoder) => Ok(encoder),
-            Cached::Rows(_) => {
-                Err(crate::error::internal("the model cache holds rows as an encoder"))
+            Cached::Rows(_) | Cached::Reference(_) => {
+                Err(crate::error::internal("the model cache holds something else as an encoder"))
             }
         }
     }

@@ -193,34 +193,21 @@ pub fn provenance(entry: &ModelEntry) -> HashMap<String, String> {
     ])
 }
 
-/// Checks that a column holds vectors which this model, in this version, has made. A column without a mark (vectors
-/// that someone loaded) passes if its length is right, which cosine_similarity checks.
-///
-/// Errors: 55000.
-pub fn check_provenance(field: &Field, entry: &ModelEntry) -> Result<(), SqlError> {
-    let metadata = field.metadata();
-    let (Some(model), Some(version)) = (metadata.get(MODEL_KEY), metadata.get(MODEL_VERSION_KEY))
-    else {
-        return Ok(());
-    };
-    if model == entry.name() && *version == entry.version().to_string() {
-        return Ok(());
-    }
+/// 55000: a column's vectors were made by another model or version than `entry`.
+pub fn other_vectors(column: &str, model: &str, version: &str, entry: &ModelEntry) -> SqlError {
     let message = if model == entry.name() {
         format!(
-            "the vectors in \"{}\" were made by version {version} of the model \"{model}\", which is version {} now",
-            field.name(),
+            "the vectors in \"{column}\" were made by version {version} of the model \"{model}\", which is version {} now",
             entry.version()
         )
     } else {
         format!(
-            "the vectors in \"{}\" were made by the model \"{model}\", not by \"{}\"",
-            field.name(),
+            "the vectors in \"{column}\" were made by the model \"{model}\", not by \"{}\"",
             entry.name()
         )
     };
-    Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-        .with_hint(format!("CONVERT USING {} makes new vectors.", entry.name())))
+    SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        .with_hint(format!("CONVERT USING {} makes new vectors.", entry.name()))
 }
 
 /// The rows that a model was trained with: path, file name and target of each image, and the way from a path to them.

@@ -24,6 +24,7 @@ use super::model::{
     ALGORITHM, InputMetadata, KeptRow, ModelMetadata, ROWS_PART, TargetColumn, Timings,
     TrainingRows, WEIGHTS_PART,
 };
+use super::reference::{VECTORS_PART, labelled_vectors};
 use super::worker::{Worker, panicked};
 use super::{OnError, TrainingRow};
 
@@ -255,8 +256,19 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
     };
     let weights = model.to_safetensors().map_err(ml_error)?;
     let rows = TrainingRows::to_ipc(&kept).map_err(crate::error::arrow_error)?;
+    let vectors = labelled_vectors(&model, &images, &kept, || {
+        worker.between_steps(shared);
+        if cancel.is_cancelled() { Err(MlError::Stopped) } else { Ok(()) }
+    });
+    let vectors = match vectors {
+        Ok(vectors) => vectors,
+        Err(MlError::Stopped) => return Err(job.stop_error()),
+        Err(error) => return Err(ml_error(error)),
+    };
+    let mut parts = vec![(WEIGHTS_PART, weights.as_slice()), (ROWS_PART, rows.as_slice())];
+    parts.extend(vectors.as_deref().map(|vectors| (VECTORS_PART, vectors)));
     let metadata_json = serde_json::to_vec(&metadata).map_err(crate::error::internal)?;
-    commit(&shared.store, &record.model, overwrite, &metadata_json, &weights, &rows)
+    commit(&shared.store, &record.model, overwrite, &metadata_json, &parts)
 }
 
 fn decode(
@@ -310,17 +322,14 @@ fn commit(
     name: &str,
     overwrite: bool,
     metadata: &[u8],
-    weights: &[u8],
-    rows: &[u8],
+    parts: &[(&str, &[u8])],
 ) -> Result<(), SqlError> {
     for attempt in 1..=COMMIT_ATTEMPTS {
         let mut transaction = store.begin();
         if !overwrite && transaction.snapshot().model(name).is_some() {
             return Err(model_exists(name));
         }
-        transaction
-            .put_model(name, metadata, &[(WEIGHTS_PART, weights), (ROWS_PART, rows)])
-            .map_err(crate::error::storage_error)?;
+        transaction.put_model(name, metadata, parts).map_err(crate::error::storage_error)?;
         match transaction.commit() {
             Ok(()) => return Ok(()),
             Err(StorageError::Conflict { .. }) if attempt < COMMIT_ATTEMPTS => {}

@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use thanosql_ml::{ComputeDevice, ImageSet, Model};
+use thanosql_ml::{ComputeDevice, ImageSet, Model, ViewRecipe};
 use thanosql_protocol::{SqlError, SqlState};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,28 @@ const EMBED_PIECES: usize = 4;
 /// How often the worker looks around while other threads decode a training's images.
 const DECODE_POLL: Duration = Duration::from_millis(10);
 
+/// What images go through the encoder for.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    /// Their vectors, `[count, embedding_dim]`.
+    Vectors,
+    /// How far apart two views of each lie, `[count]`.
+    ViewDistances(ViewRecipe),
+}
+
+impl Purpose {
+    /// How many numbers come back an image.
+    pub(crate) fn width(&self, model: &Model) -> usize {
+        match self {
+            Purpose::Vectors => model.embedding_dim(),
+            Purpose::ViewDistances(_) => 1,
+        }
+    }
+}
+
 /// Decoded images on their way through the encoder.
 pub(crate) struct EmbedTask {
+    pub(crate) purpose: Purpose,
     pub(crate) model: Arc<Model>,
     pub(crate) images: ImageSet,
     pub(crate) cancel: CancellationToken,
@@ -199,12 +219,16 @@ impl Worker {
 
 impl EmbedTask {
     fn run(self) {
-        let EmbedTask { model, images, cancel, reply, permit } = self;
+        let EmbedTask { purpose, model, images, cancel, reply, permit } = self;
         if cancel.is_cancelled() || reply.is_closed() {
             return;
         }
         let stop = || cancel.is_cancelled() || reply.is_closed();
-        let outcome = match catch_unwind(AssertUnwindSafe(|| model.embed(&images, &stop))) {
+        let work = || match &purpose {
+            Purpose::Vectors => model.embed(&images, &stop),
+            Purpose::ViewDistances(recipe) => model.view_distances(&images, recipe, &stop),
+        };
+        let outcome = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(outcome) => outcome.map_err(ml_error),
             Err(panic) => Err(panicked("embedding", &*panic)),
         };

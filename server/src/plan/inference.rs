@@ -1,17 +1,20 @@
 //! The types of parameters that clients leave open.
 //!
 //! DataFusion infers the type of a placeholder from its neighbour in comparisons and from the target column in VALUES. What
-//! it leaves open here takes PostgreSQL's answer: a LIMIT counts in int8, anything else is text.
+//! it leaves open here takes PostgreSQL's answer: a LIMIT counts in int8, what is compared with a vector is one, anything else is text.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
 use arrow::datatypes::DataType;
-use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
 use super::Parameters;
 use super::types::PG_TYPE;
+use crate::functions::vector::compares_vectors;
+use crate::functions::vector_arithmetic::any_vector;
 
 /// Settles what the plan tells about its parameters.
 pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<()> {
@@ -26,7 +29,20 @@ pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<(
                 })?;
             }
         }
-        Ok(TreeNodeRecursion::Continue)
+        let mut schema = DFSchema::empty();
+        for input in node.inputs() {
+            schema.merge(input.schema());
+        }
+        node.apply_expressions(|expression| {
+            expression.apply(|expression| {
+                if let Expr::ScalarFunction(call) = expression
+                    && compares_vectors(call.name())
+                {
+                    settle_vectors(&call.args, &schema, parameters);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
     })?;
     for (name, field) in plan.get_parameter_fields()? {
         if let (Some(n), Some(field)) = (number(&name), field) {
@@ -37,6 +53,21 @@ pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<(
         }
     }
     Ok(())
+}
+
+/// A parameter beside a vector is a vector, as long as the other.
+fn settle_vectors(arguments: &[Expr], schema: &DFSchema, parameters: &mut Parameters) {
+    let vector = arguments
+        .iter()
+        .filter_map(|argument| argument.get_type(schema).ok())
+        .find(|data_type| matches!(data_type, DataType::FixedSizeList(..)));
+    for argument in arguments {
+        if let Expr::Placeholder(Placeholder { field: None, .. }) = argument
+            && let Some(n) = placeholder(argument)
+        {
+            parameters.settle(n, vector.clone().unwrap_or_else(any_vector));
+        }
+    }
 }
 
 /// The `n` of an expression that is `$n`, perhaps in a cast.

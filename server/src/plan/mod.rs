@@ -10,21 +10,29 @@
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
 pub mod coerce;
+mod compute;
 mod context;
+mod evaluate;
 mod inference;
+mod predict;
+pub mod provenance;
 pub mod rows;
+pub mod scores;
 pub mod types;
+mod vectors;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::catalog::SchemaProvider;
-use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, TableSource};
+use datafusion::logical_expr::planner::ContextProvider as _;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource};
 use sqlparser::ast as pg;
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::{Snapshot, Table};
@@ -36,6 +44,7 @@ use crate::functions::{EmbedContext, embed_function};
 use crate::learning::{Learning, OnError};
 use crate::sql::{self, Body, Embedded, OptionValue, SqlStatement};
 use context::Context;
+pub use vectors::as_vector;
 
 /// How deep views may stand in views.
 pub const MAX_VIEW_DEPTH: usize = 32;
@@ -83,14 +92,19 @@ impl Scope {
 
     /// `embed` for this statement.
     pub fn embed(&self, on_error: OnError, batch_size: Option<usize>) -> ScalarUDF {
-        embed_function(Arc::new(EmbedContext::new(
+        embed_function(self.embed_context(on_error, batch_size))
+    }
+
+    /// What embedding rests on in this statement.
+    pub fn embed_context(&self, on_error: OnError, batch_size: Option<usize>) -> Arc<EmbedContext> {
+        Arc::new(EmbedContext::new(
             self.learning.clone(),
             self.snapshot.clone(),
             self.files.clone(),
             on_error,
             batch_size,
             self.cancel.clone(),
-        )))
+        ))
     }
 }
 
@@ -99,6 +113,8 @@ impl Scope {
 pub struct Parameters {
     types: Vec<Option<DataType>>,
     values: Option<Vec<ScalarValue>>,
+    /// Set while planning if the result's columns hang on values that are not known yet.
+    open: Arc<AtomicBool>,
 }
 
 impl Parameters {
@@ -106,7 +122,7 @@ impl Parameters {
     pub fn declared(types: &[Option<DataType>], count: usize) -> Parameters {
         let mut types = types.to_vec();
         types.resize(count.max(types.len()), None);
-        Parameters { types, values: None }
+        Parameters { types, ..Parameters::default() }
     }
 
     /// Values to run with.
@@ -130,6 +146,7 @@ impl Parameters {
         Ok(Parameters {
             types: arrays.iter().map(|array| Some(array.data_type().clone())).collect(),
             values: Some(values),
+            ..Parameters::default()
         })
     }
 
@@ -152,9 +169,24 @@ impl Parameters {
         self.types[index].get_or_insert(data_type);
     }
 
+    /// Settles what nothing decides.
+    pub fn settle_all(&mut self, count: usize) {
+        self.types = self.final_types(count).into_iter().map(Some).collect();
+    }
+
     /// Whether there are values.
     pub fn is_bound(&self) -> bool {
         self.values.is_some()
+    }
+
+    /// Notes that the result's columns hang on values that are not known yet.
+    pub fn leave_open(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the result's columns hang on values that are not known yet.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// The types of all parameters; what nothing decides is text, as in PostgreSQL.
@@ -257,6 +289,26 @@ pub fn plan_body(
     plan_ast(state, scope, pg::Statement::Query(body.query.clone()), &body.embedded, HashMap::new())
 }
 
+/// Plans all rows of a table or a view. The name may hold a schema.
+///
+/// # Errors
+/// 42P01, and what a view's plan gives.
+pub fn plan_relation(
+    state: &SessionState,
+    scope: &Scope,
+    name: &str,
+) -> Result<LogicalPlan, SqlError> {
+    let reference = match name.split_once('.') {
+        Some((schema, table)) => TableReference::partial(schema, table),
+        None => TableReference::bare(name),
+    };
+    Context::new(state, scope, HashMap::new(), 0)
+        .get_table_source(reference.clone())
+        .and_then(|source| LogicalPlanBuilder::scan(reference, source, None)?.build())
+        .and_then(coerce::read_texts)
+        .map_err(|error| datafusion_error(error, Some(&scope.script)))
+}
+
 /// Plans an expression over no columns.
 pub fn plan_constant(
     state: &SessionState,
@@ -297,9 +349,12 @@ fn plan_at_depth(
         tables.insert(part.placeholder.clone(), source);
     }
     crate::catalog::system::adapt(&mut ast);
+    vectors::count_dimensions(&mut ast, &scope.parameters);
+    let nulls_first = scores::says_nulls_first(&ast);
     Context::new(state, scope, tables, depth)
         .plan(ast)
         .and_then(coerce::read_texts)
+        .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })
         .map_err(|error| datafusion_error(error, Some(&scope.script)))
 }
 

@@ -1,5 +1,5 @@
 //! ThanoSQL's row statements as plans: CONVERT is a projection with `embed`, SEARCH one with `cosine_similarity` (and ORDER
-//! BY and LIMIT), PRINT one with the picture's columns, LIST a scan of a view.
+//! BY and LIMIT), PRINT one with the picture's columns, LIST a scan of a view. PREDICT, EVALUATE and FUNCTION have files of their own.
 //!
 //! A CONVERT that keeps its rows in a table has been run before its surrounding statement is planned; here it is a scan of
 //! what it kept (`Scope::kept`). While a statement is only described, it is planned like any other CONVERT.
@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::array::Array as _;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::provider_as_source;
@@ -16,11 +17,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::ModelEntry;
 
-use super::{Parameters, Scope, plan_body};
+use super::scores::score_column;
+use super::{Parameters, Scope, plan_body, provenance};
 use crate::catalog::table::StoredTable;
 use crate::error::{datafusion_error, parse_error};
 use crate::functions::{PrintContext, filename_function, print_plan, target_function};
-use crate::learning::{self, ModelMetadata, check_provenance};
+use crate::learning::{self, ModelMetadata};
 use crate::sql::{
     self, Body, Convert, ConvertOptions, ImageInput, ImageValue, ListKind, Name, OnError, Options,
     Print, PrintFormat, PrintOptions, RowStatement, Search, SearchForm, SearchInput, SearchOptions,
@@ -53,19 +55,14 @@ pub fn plan(
         RowStatement::Print(print) => plan_print(state, scope, print),
         RowStatement::List(kind) => plan_list(scope, *kind),
         RowStatement::ShowJobs => plan_list(scope, ListKind::Jobs),
-        RowStatement::Predict(predict) => Err(not_yet("PREDICT", predict.model.position)),
-        RowStatement::Evaluate(evaluate) => Err(not_yet("EVALUATE", evaluate.model.position)),
-        RowStatement::Function(function) => Err(not_yet("FUNCTION", function.body.position)),
+        RowStatement::Predict(predict) => super::predict::plan_predict(state, scope, predict),
+        RowStatement::Evaluate(evaluate) => super::evaluate::plan_evaluate(state, scope, evaluate),
+        RowStatement::Function(function) => super::compute::plan_function(state, scope, function),
     }
 }
 
 /// The key in [`Scope::kept`] of a CONVERT that is a statement by itself.
 pub const TOP_LEVEL: &str = "";
-
-fn not_yet(what: &str, position: usize) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet"))
-        .at(position)
-}
 
 /// Reads a statement's options with what is known of its parameters.
 pub fn options<T>(
@@ -179,7 +176,7 @@ fn plan_search(
     let input = plan_body(state, scope, &search.body)?;
     let schema = input.schema().clone();
     let column = options.emb_col.clone().unwrap_or_else(|| metadata.vector_column());
-    let vectors = vector_column(&schema, &column, &entry, &metadata, search)?;
+    let vectors = vector_column(&input, &column, &entry, &metadata, search)?;
 
     let images: Vec<(String, Expr)> = match &search.form {
         SearchForm::EveryRow(inputs) => {
@@ -217,7 +214,7 @@ fn plan_search(
     for (name, image) in &images {
         let query = embed.call(vec![lit(entry.name()), image.clone()]);
         let score = cosine_similarity.call(vec![vectors.clone(), query]);
-        projection.push(score.alias(name));
+        projection.push(score_column(score, name));
     }
     let score = |name: &str| Expr::Column(Column::from_name(name));
     let mut builder = LogicalPlanBuilder::from(input).project(projection);
@@ -242,12 +239,13 @@ fn plan_search(
 
 /// The column of vectors to search, checked against the model.
 fn vector_column(
-    schema: &DFSchema,
+    input: &LogicalPlan,
     column: &str,
     entry: &ModelEntry,
     metadata: &ModelMetadata,
     search: &Search,
 ) -> Result<Expr, SqlError> {
+    let schema = input.schema();
     let index = find_column(schema, column, search.body.position).map_err(|error| {
         let convert = format!("CONVERT USING {} makes the vectors of this model.", entry.name());
         SqlError { hint: error.hint.or(Some(convert)), ..error }
@@ -260,7 +258,7 @@ fn vector_column(
         )
         .at(search.body.position));
     };
-    check_provenance(field, entry)
+    provenance::check_column(input, index, entry)
         .map_err(|error| SqlError { position: Some(search.model.position), ..error })?;
     if usize::try_from(*dimensions).ok() != Some(metadata.embedding_dim) {
         return Err(SqlError::new(
@@ -282,34 +280,43 @@ fn image_arguments(scope: &Scope, input: &ImageInput) -> Result<Vec<Expr>, SqlEr
         ImageValue::Path(path) => Ok(vec![lit(path.clone())]),
         ImageValue::Parameter(n) => {
             if let Some(ScalarValue::List(list)) = scope.parameters.value(*n) {
+                if list.is_null(0) || list.value_length(0) == 0 {
+                    return Err(SqlError::new(
+                        SqlState::INVALID_PARAMETER_VALUE,
+                        format!("parameter ${n} must hold at least one image"),
+                    )
+                    .at(input.position));
+                }
                 let elements = list.value(0);
-                return (0..arrow::array::Array::len(&elements))
+                check_image(*n, elements.data_type(), input.position)?;
+                return (0..elements.len())
                     .map(|index| ScalarValue::try_from_array(&elements, index).map(lit))
                     .collect::<Result<_, _>>()
                     .map_err(|error| datafusion_error(error, None));
             }
             let data_type = scope.parameters.data_type(*n).cloned().unwrap_or(DataType::Utf8);
-            if matches!(data_type, DataType::List(_)) {
-                return Err(SqlError::new(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "an array of images cannot be described before its values are known",
-                )
-                .with_hint("Give each image as a parameter of its own: images=[$1, $2].")
-                .at(input.position));
+            if let DataType::List(element) = &data_type {
+                check_image(*n, element.data_type(), input.position)?;
+                // Each of its elements makes a column, so the columns are open until the value is known.
+                scope.parameters.leave_open();
+                return Ok(vec![lit(ScalarValue::Utf8(None))]);
             }
-            if !is_text(&data_type) && !is_binary(&data_type) {
-                return Err(SqlError::new(
-                    SqlState::DATATYPE_MISMATCH,
-                    format!(
-                        "parameter ${n} must be a path (text) or an image (bytea), not {data_type}"
-                    ),
-                )
-                .at(input.position));
-            }
+            check_image(*n, &data_type, input.position)?;
             let field: FieldRef = Arc::new(Field::new("", data_type, true));
             Ok(vec![Expr::Placeholder(Placeholder::new_with_field(format!("${n}"), Some(field)))])
         }
     }
+}
+
+fn check_image(n: usize, data_type: &DataType, position: usize) -> Result<(), SqlError> {
+    if is_text(data_type) || is_binary(data_type) {
+        return Ok(());
+    }
+    Err(SqlError::new(
+        SqlState::DATATYPE_MISMATCH,
+        format!("parameter ${n} must be a path (text) or an image (bytea), not {data_type}"),
+    )
+    .at(position))
 }
 
 fn plan_print(state: &SessionState, scope: &Scope, print: &Print) -> Result<LogicalPlan, SqlError> {
@@ -467,6 +474,8 @@ pub fn body_of(statement: &RowStatement) -> Option<&Body> {
     }
 }
 
-fn built(plan: datafusion::common::Result<LogicalPlan>) -> Result<LogicalPlan, SqlError> {
+pub(super) fn built(
+    plan: datafusion::common::Result<LogicalPlan>,
+) -> Result<LogicalPlan, SqlError> {
     plan.map_err(|error| datafusion_error(error, None))
 }

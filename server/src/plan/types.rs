@@ -222,7 +222,29 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
     }
 }
 
-/// The type of a vector of `dimensions` elements.
+/// The Arrow field of a SQL type where no column is made: `vector` without its number of dimensions stands for any.
+///
+/// # Errors
+/// As [`field_of`].
+pub fn value_field_of(sql_type: &SqlType) -> Result<Field, SqlError> {
+    match sql_type {
+        open if is_open_vector(open) => Ok(Field::new("", vector(0), true)),
+        other => field_of(other),
+    }
+}
+
+/// Whether a type is `vector` without its number of dimensions.
+pub(super) fn is_open_vector(sql_type: &SqlType) -> bool {
+    matches!(sql_type, SqlType::Custom(name, modifiers) if modifiers.is_empty() && type_name(name) == "vector")
+}
+
+/// `vector(dimensions)` in a syntax tree.
+pub(crate) fn vector_type_name(dimensions: usize) -> SqlType {
+    let name = ObjectName(vec![ObjectNamePart::Identifier(sqlparser::ast::Ident::new("vector"))]);
+    SqlType::Custom(name, vec![dimensions.to_string()])
+}
+
+/// The type of a vector of `dimensions` elements; 0 stands for any.
 pub fn vector(dimensions: i32) -> DataType {
     DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, true)), dimensions)
 }
@@ -233,7 +255,7 @@ pub struct PostgresTypes;
 
 impl TypePlanner for PostgresTypes {
     fn plan_type_field(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
-        match field_of(sql_type) {
+        match value_field_of(sql_type) {
             Ok(field) => Ok(Some(Arc::new(field))),
             Err(error) => Err(datafusion::error::DataFusionError::External(Box::new(error))),
         }

@@ -29,10 +29,10 @@ use crate::catalog::SessionCatalog;
 use crate::catalog::system;
 use crate::catalog::thanosql::ThanosqlSchema;
 use crate::error::parse_error;
-use crate::exec::Control;
 use crate::exec::models::{Training, job_id_schema};
 use crate::exec::query::{result_schema, text_schema};
 use crate::exec::session::{missing_prepared, setting_name};
+use crate::exec::{Control, pgvector};
 use crate::plan::{self, Parameters, Scope};
 use crate::server::Server;
 use crate::sql::{self, Parsed, SqlStatement, Statement};
@@ -63,6 +63,12 @@ pub struct ClientSession {
 pub(crate) struct Prepared {
     parsed: Arc<Parsed>,
     types: Vec<Option<DataType>>,
+}
+
+impl Prepared {
+    fn parameters(&self) -> Parameters {
+        Parameters::declared(&self.types, self.parsed.parameter_count)
+    }
 }
 
 impl ClientSession {
@@ -302,6 +308,10 @@ impl ClientSession {
             Sql::Execute { name: Some(name), parameters: given, .. } => {
                 self.execute_prepared(parsed, name, given, control).await
             }
+            Sql::CreateIndex(create) if pgvector::is_vector_index(create) => {
+                Err(pgvector::exact_search_serves())
+            }
+            Sql::CreateExtension(create) => pgvector::create_extension(create, control),
             Sql::LISTEN { .. } | Sql::NOTIFY { .. } => Err(not_yet("LISTEN and NOTIFY")),
             // Nothing is ever listened to.
             Sql::UNLISTEN { .. } => Ok(Response::Done { tag: "UNLISTEN".to_string() }),
@@ -334,7 +344,7 @@ impl ClientSession {
         }
         let mut types = Vec::with_capacity(data_types.len());
         for data_type in data_types {
-            types.push(Some(plan::types::field_of(data_type)?.data_type().clone()));
+            types.push(Some(plan::types::value_field_of(data_type)?.data_type().clone()));
         }
         let statement = SqlStatement {
             ast: Box::new(inner.clone()),
@@ -356,7 +366,14 @@ impl ClientSession {
         let name =
             name.0.last().and_then(pg::ObjectNamePart::as_ident).map(sql::fold).unwrap_or_default();
         let prepared = self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
-        let (types, _) = self.outline(&prepared.parsed, &prepared.types)?;
+        let parameters = prepared.parameters();
+        let known = parameters.clone();
+        let types = match self.outline(&prepared.parsed, parameters) {
+            Ok((types, _)) => types,
+            // The statement may name columns that only the values make.
+            Err(_) if known.is_open() => known.final_types(prepared.parsed.parameter_count),
+            Err(error) => return Err(error),
+        };
         if types.len() != given.len() {
             return Err(SqlError::new(
                 SqlState::SYNTAX_ERROR,
@@ -382,10 +399,9 @@ impl ClientSession {
     fn outline(
         &mut self,
         parsed: &Parsed,
-        declared: &[Option<DataType>],
+        parameters: Parameters,
     ) -> Result<(Vec<DataType>, Option<SchemaRef>), SqlError> {
         let count = parsed.parameter_count;
-        let parameters = Parameters::declared(declared, count);
         let mut scope =
             self.scope_with(parsed, parameters, tokio_util::sync::CancellationToken::new())?;
         let columns = match &parsed.statement {
@@ -460,15 +476,7 @@ impl ClientSession {
                 plan::infer_parameters(&change.plan, &mut scope.parameters)?;
                 if count > 0 {
                     // Once more, with every type known.
-                    scope.parameters = Parameters::declared(
-                        &scope
-                            .parameters
-                            .final_types(count)
-                            .into_iter()
-                            .map(Some)
-                            .collect::<Vec<_>>(),
-                        count,
-                    );
+                    scope.parameters.settle_all(count);
                     change = self.plan_change(scope, &statement.ast, &statement.embedded)?;
                 }
                 change.columns(self, scope)
@@ -505,7 +513,7 @@ impl ClientSession {
                     .unwrap_or_default();
                 let prepared =
                     self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
-                Ok(self.outline(&prepared.parsed, &prepared.types)?.1)
+                Ok(self.outline(&prepared.parsed, prepared.parameters())?.1)
             }
             _ => Ok(None),
         }
@@ -526,9 +534,7 @@ impl ClientSession {
         if let Ok(first) = &first {
             plan::infer_parameters(first, &mut scope.parameters)?;
         }
-        let types: Vec<Option<DataType>> =
-            scope.parameters.final_types(count).into_iter().map(Some).collect();
-        scope.parameters = Parameters::declared(&types, count);
+        scope.parameters.settle_all(count);
         plan(self, scope)
     }
 }
@@ -600,8 +606,31 @@ impl thanosql_protocol::Session for ClientSession {
         if self.transaction.status() == TransactionStatus::Failed && !ends_transaction(&parsed) {
             return Err(in_failed_block());
         }
-        let (parameters, columns) = self.outline(&parsed, declared)?;
-        Ok(Description { parameters, columns })
+        let parameters = Parameters::declared(declared, parsed.parameter_count);
+        let known = parameters.clone();
+        let (parameters, columns) = match self.outline(&parsed, parameters) {
+            Ok(outline) => outline,
+            // The statement may name columns that only the values make.
+            Err(_) if known.is_open() => (known.final_types(parsed.parameter_count), None),
+            Err(error) => return Err(error),
+        };
+        let open = known.is_open().then(|| {
+            SqlError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "an array of images cannot be described before its values are known",
+            )
+            .with_hint("Describe the portal after Bind, or give each image as a parameter of its own: images=[$1, $2].")
+        });
+        Ok(Description { parameters, columns, open })
+    }
+
+    async fn describe_bound(
+        &mut self,
+        statement: &OpaqueStatement,
+        parameters: &[ArrayRef],
+    ) -> Result<Option<SchemaRef>, SqlError> {
+        let parsed = parsed(statement)?;
+        Ok(self.outline(&parsed, Parameters::bound(parameters)?)?.1)
     }
 
     async fn execute(

@@ -49,8 +49,9 @@ pub use fragment::{parse_expression, view_definition};
 pub use option_reader::Reader as OptionReader;
 pub use options::{
     BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
-    GetDatasetOptions, IfExists, OnError, OptionEntry, OptionValue, Options, Parameters, PathType,
-    PrintFormat, PrintOptions, SearchInput, SearchOptions,
+    EvaluateOptions, GetDatasetOptions, GroupbyEmbMeanOptions, IfExists, OnError, OptionEntry,
+    OptionValue, Options, Parameters, PathType, PredictOptions, PrintFormat, PrintOptions,
+    SearchInput, SearchOptions, SimilarityOptions,
 };
 pub use source::position_of;
 pub use suggest::closest;

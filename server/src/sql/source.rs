@@ -99,6 +99,27 @@ impl Tok {
     }
 }
 
+/// pgvector's `<+>`, which sqlparser reads as three tokens: PostgreSQL takes them for one operator if nothing stands between them.
+fn join_distances(tokens: &mut Vec<Tok>) {
+    let mut at = 0;
+    while at + 2 < tokens.len() {
+        let [less, plus, greater] = &tokens[at..at + 3] else { return };
+        if less.token == Token::Lt
+            && plus.token == Token::Plus
+            && greater.token == Token::Gt
+            && less.end == plus.start
+            && plus.end == greater.start
+        {
+            let (span, end) = (Span::new(less.span.start, greater.span.end), greater.end);
+            let operator = Token::CustomBinaryOperator("<+>".to_owned());
+            tokens.splice(at + 1..at + 3, []);
+            let joined = &mut tokens[at];
+            (joined.token, joined.span, joined.end) = (operator, span, end);
+        }
+        at += 1;
+    }
+}
+
 /// Where a location stands in a script, in characters from 1; nothing for a location that sqlparser left empty.
 pub fn position_of(location: Location, script: &str) -> Option<usize> {
     let line = usize::try_from(location.line).ok()?.checked_sub(1)?;
@@ -147,6 +168,7 @@ impl Source {
             return Err(unterminated(text, places));
         }
         check_placeholders(text, &tokens)?;
+        join_distances(&mut tokens);
         pair(&mut tokens)?;
         Ok(Source { text: Arc::from(text), tokens })
     }

@@ -111,12 +111,13 @@ fn operators_end_where_postgres_ends_them() {
         ("SELECT a>--comment\n1", "SELECT a > 1"),
         ("SELECT a>/* comment */1", "SELECT a > 1"),
         ("SELECT a<->'[1]', a<#>'[1]'", "SELECT a <-> '[1]', a <#> '[1]'"),
+        ("SELECT a<+>'[1]', a < +1", "SELECT a <+> '[1]', a < +1"),
     ];
     for (written, meant) in same {
         assert_eq!(shape(&sql(written)), meant);
     }
     // pgvector's operators bind closer than comparisons.
-    for operator in ["<=>", "<->", "<#>"] {
+    for operator in ["<=>", "<->", "<#>", "<+>"] {
         let select = sql(&format!("SELECT 1 < a {operator} b"));
         let sqlparser::ast::Statement::Query(query) = select.ast.as_ref() else { panic!() };
         let item = &query.body.as_select().unwrap().projection[0];
