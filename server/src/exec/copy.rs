@@ -21,6 +21,7 @@ use super::dml::{missing_column, stored_table};
 use super::models::object_name;
 use super::query::controlled;
 use super::{Control, rowset};
+use crate::catalog::sequences::ColumnSequence;
 use crate::error::{arrow_error, datafusion_error};
 use crate::plan::coerce::read_column;
 use crate::plan::{self, Scope};
@@ -157,6 +158,7 @@ impl ClientSession {
         for (index, field) in schema.fields().iter().enumerate() {
             let text = field.metadata().get(plan::types::COLUMN_DEFAULT);
             defaults.push(match text {
+                Some(_) if ColumnSequence::of(field).is_some() => None,
                 Some(text) if !targets.contains(&index) => {
                     let expression =
                         sql::parse_expression(text).map_err(crate::error::parse_error)?;
@@ -607,6 +609,10 @@ impl Reader {
                 (None, Some(default)) => {
                     let repeat = arrow::array::UInt32Array::from(vec![0; count]);
                     arrow::compute::take(default, &repeat, None).map_err(arrow_error)?
+                }
+                // Every row has a value of its own.
+                (None, None) if ColumnSequence::of(field).is_some() => {
+                    self.transaction.next_values(field, count)?
                 }
                 (None, None) => arrow::array::new_null_array(field.data_type(), count),
             });

@@ -4,7 +4,11 @@
 //! Every statement runs under a [`Control`]: one token that stops it, whoever pulls it (CancelRequest, a vanished client,
 //! statement_timeout, shutdown), and the way for its notices.
 
+pub mod alter;
+pub mod checks;
+pub mod constraints;
 pub mod copy;
+pub mod cursors;
 pub mod ddl;
 pub mod dml;
 pub mod ingest;
@@ -13,6 +17,7 @@ pub mod models;
 pub mod query;
 pub mod rowset;
 pub mod session;
+pub mod upsert;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
