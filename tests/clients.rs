@@ -1,4 +1,4 @@
-//! Real clients: psql, psycopg and PostgreSQL's JDBC driver, against a real server.
+//! Real clients: psql, psycopg, SQLAlchemy, asyncpg and PostgreSQL's JDBC driver, against a real server.
 
 use std::process::Command;
 
@@ -104,4 +104,36 @@ async fn jdbc_learns_searches_and_browses() {
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("all checks passed"), "{out}\n{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applications_with_tables_of_their_own() {
+    let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
+    let python = std::env::var("THANOSQL_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/clients/orm_session.py"))
+        .arg(server.port.to_string())
+        .output()
+        .expect("Python is installed");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("all checks passed"), "{out}\n{err}");
+
+    // psql shows keys and checks.
+    let table = "CREATE TABLE shown (id int PRIMARY KEY, code text UNIQUE, n int CHECK (n > 0))";
+    let (ok, out, err) = psql(&server, &["-c", table, "-c", "\\d shown"]);
+    assert!(ok, "{out}{err}");
+    for line in [
+        "\"shown_pkey\" PRIMARY KEY, btree (id)",
+        "\"shown_code_key\" UNIQUE CONSTRAINT, btree (code)",
+        "\"shown_n_check\" CHECK (n > 0)",
+        "not null",
+    ] {
+        assert!(out.contains(line), "{line} is missing in {out}");
+    }
+    let (ok, out, err) = psql(&server, &["-c", "\\di", "-c", "\\d shown_pkey"]);
+    assert!(ok && out.contains("shown_code_key"), "{out}{err}");
+    let (ok, out, err) =
+        psql(&server, &["-At", "-c", "SELECT count(*), 1 FROM shown", "-P", "tuples_only=off"]);
+    assert!(ok && out.contains("count|?column?"), "{out}{err}");
 }

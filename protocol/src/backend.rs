@@ -99,6 +99,11 @@ pub trait Session: Send {
     /// Settings that changed since the last call and that clients want to hear of (ParameterStatus).
     fn take_parameter_changes(&mut self) -> Vec<(String, String)>;
 
+    /// The columns of a cursor that SQL has declared (DECLARE): clients describe it as a portal of that name.
+    fn cursor_columns(&self, _name: &str) -> Option<SchemaRef> {
+        None
+    }
+
     /// What SQL has closed since the last call (DEALLOCATE, DISCARD ALL, CLOSE ALL): the names of prepared statements and
     /// portals of the extended protocol are kept by the connection. A name that is not known is left alone.
     fn take_closed(&mut self) -> Vec<Closed> {

@@ -470,8 +470,14 @@ impl Connection {
                 (prepared.columns.clone(), Vec::new())
             }
             Target::Portal(name) => {
-                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-                (portal.columns.clone(), portal.formats.clone())
+                match self.portals.get(name) {
+                    Some(portal) => (portal.columns.clone(), portal.formats.clone()),
+                    // A cursor of SQL is a portal, too.
+                    None => match self.session.cursor_columns(name) {
+                        Some(columns) => (Some(columns), Vec::new()),
+                        None => return Err(no_portal(name).into()),
+                    },
+                }
             }
         };
         match columns {

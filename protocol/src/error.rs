@@ -57,6 +57,7 @@ sql_states! {
     CHARACTER_NOT_IN_REPERTOIRE = "22021", "character_not_in_repertoire";
     INVALID_PARAMETER_VALUE = "22023", "invalid_parameter_value";
     ARRAY_SUBSCRIPT_ERROR = "2202E", "array_subscript_error";
+    SEQUENCE_GENERATOR_LIMIT_EXCEEDED = "2200H", "sequence_generator_limit_exceeded";
     INVALID_TEXT_REPRESENTATION = "22P02", "invalid_text_representation";
     INVALID_BINARY_REPRESENTATION = "22P03", "invalid_binary_representation";
     BAD_COPY_FILE_FORMAT = "22P04", "bad_copy_file_format";
@@ -92,6 +93,7 @@ sql_states! {
     UNDEFINED_OBJECT = "42704", "undefined_object";
     DUPLICATE_OBJECT = "42710", "duplicate_object";
     DUPLICATE_ALIAS = "42712", "duplicate_alias";
+    GENERATED_ALWAYS = "428C9", "generated_always";
     AMBIGUOUS_FUNCTION = "42725", "ambiguous_function";
     GROUPING_ERROR = "42803", "grouping_error";
     DATATYPE_MISMATCH = "42804", "datatype_mismatch";
@@ -183,6 +185,21 @@ pub struct SqlError {
     pub position: Option<usize>,
     /// Whether the connection lives on.
     pub severity: ErrorSeverity,
+    /// What the error is about, where clients act on it.
+    pub subject: Option<Box<ErrorSubject>>,
+}
+
+/// The object that an error is about, in fields of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ErrorSubject {
+    /// The table's schema.
+    pub schema: Option<String>,
+    /// The table.
+    pub table: Option<String>,
+    /// The column.
+    pub column: Option<String>,
+    /// The constraint.
+    pub constraint: Option<String>,
 }
 
 impl SqlError {
@@ -195,6 +212,7 @@ impl SqlError {
             hint: None,
             position: None,
             severity: ErrorSeverity::Error,
+            subject: None,
         }
     }
 
@@ -214,6 +232,13 @@ impl SqlError {
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> SqlError {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what the error is about.
+    #[must_use]
+    pub fn about(mut self, subject: ErrorSubject) -> SqlError {
+        self.subject = Some(Box::new(subject));
         self
     }
 

@@ -38,7 +38,7 @@ pub use backend::{
     Statement, StatementContext, TransactionStatus,
 };
 pub use copy::{CopyFormat, CopyOutOptions, ForceQuote};
-pub use error::{ErrorSeverity, ProtocolError, SqlError, SqlState};
+pub use error::{ErrorSeverity, ErrorSubject, ProtocolError, SqlError, SqlState};
 pub use listener::serve;
 pub use notice::{Notice, NoticeSender, NoticeSeverity};
 pub use options::{ProtocolOptions, Secret, TlsFiles, User};

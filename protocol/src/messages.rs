@@ -9,12 +9,22 @@ use crate::error::SqlError;
 use crate::notice::Notice;
 use crate::types::{self, Format};
 
-/// An error with its fields: severity (also in the form that is never translated), code, message, detail, hint, position.
+/// An error with its fields: severity (also in the form that is never translated), code, message, detail, hint, position, and what it is about.
 pub(crate) fn error_response(error: &SqlError) -> ErrorResponse {
     let severity = error.severity.as_str();
     let mut fields = fields(severity, error.code.0, &error.message, &error.detail, &error.hint);
     if let Some(position) = error.position {
         fields.push((b'P', position.to_string()));
+    }
+    if let Some(subject) = &error.subject {
+        for (code, name) in [
+            (b's', &subject.schema),
+            (b't', &subject.table),
+            (b'c', &subject.column),
+            (b'n', &subject.constraint),
+        ] {
+            fields.extend(name.as_ref().map(|name| (code, without_zeros(name))));
+        }
     }
     ErrorResponse::new(fields)
 }

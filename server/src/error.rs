@@ -236,7 +236,8 @@ fn plan_error(message: &str) -> SqlError {
         || message.contains("Failed to coerce arguments")
     {
         SqlState::UNDEFINED_FUNCTION
-    } else if message.contains("must appear in the GROUP BY")
+    } else if message.contains("Aggregate functions are not allowed")
+        || message.contains("must appear in the GROUP BY")
         || message.contains("must be in the GROUP BY")
     {
         SqlState::GROUPING_ERROR

@@ -21,10 +21,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::system::CorrelatedSubqueries;
+use crate::exec::checks::Checks;
 use crate::exec::datasets::Datasets;
 use crate::files::{DataRootError, FileAccess};
-use crate::functions::{VectorOperators, vector_aggregates, vector_functions};
+use crate::functions::{VectorOperators, postgres_functions, vector_aggregates, vector_functions};
 use crate::learning::{Learning, LearningError, LearningOptions};
+use crate::plan::operators::{CheckedIntegers, PostgresOperators};
+use crate::plan::types::PostgresTypes;
 use crate::session::ClientSession;
 use crate::session::transaction::TableLocks;
 
@@ -86,6 +89,7 @@ pub struct Server {
     pub(crate) learning: Arc<Learning>,
     pub(crate) files: FileAccess,
     pub(crate) locks: Arc<TableLocks>,
+    pub(crate) checks: Arc<Checks>,
     /// Functions, optimizer and memory of queries; each session starts with a copy.
     pub(crate) state: SessionState,
     pub(crate) datasets: Arc<Datasets>,
@@ -134,12 +138,14 @@ impl Server {
                 ..LearningOptions::default()
             },
         )?;
+        let state = query_state(settings).map_err(ServerError::Queries)?;
         Ok(Arc::new(Server {
             files,
             learning,
             store,
             locks: Arc::default(),
-            state: query_state(settings).map_err(ServerError::Queries)?,
+            checks: Arc::new(Checks::new(state.clone())),
+            state,
             datasets: Arc::new(Datasets::new(
                 settings.dataset_dir.clone(),
                 settings.dataset_url.clone(),
@@ -158,6 +164,10 @@ fn query_state(settings: &Settings) -> datafusion::common::Result<SessionState> 
     options.optimizer.enable_round_robin_repartition = false;
     options.catalog.create_default_catalog_and_schema = false;
     options.explain.logical_plan_only = false;
+    // now() is a timestamp with time zone.
+    options.execution.time_zone = Some("UTC".to_string());
+    // 1.10 is a numeric, as in PostgreSQL, and keeps its digits.
+    options.sql_parser.parse_float_as_decimal = true;
     let memory = usize::try_from(settings.query_memory_bytes).unwrap_or(usize::MAX);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
@@ -166,10 +176,12 @@ fn query_state(settings: &Settings) -> datafusion::common::Result<SessionState> 
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_type_planner(Arc::new(PostgresTypes))
         .with_analyzer_rule(Arc::new(CorrelatedSubqueries))
+        .with_analyzer_rule(Arc::new(CheckedIntegers))
         .build();
     use datafusion::execution::FunctionRegistry as _;
-    for function in vector_functions() {
+    for function in vector_functions().into_iter().chain(postgres_functions()) {
         state.register_udf(Arc::new(function))?;
     }
     let aggregates = vector_aggregates(|name| state.aggregate_functions().get(name).cloned());
@@ -177,6 +189,7 @@ fn query_state(settings: &Settings) -> datafusion::common::Result<SessionState> 
         state.register_udaf(Arc::new(function))?;
     }
     state.register_expr_planner(Arc::new(VectorOperators))?;
+    state.register_expr_planner(Arc::new(PostgresOperators))?;
     Ok(state)
 }
 

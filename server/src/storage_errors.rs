@@ -1,9 +1,10 @@
 //! What the store's errors are to a client. Exhaustive, so that a new cause must be given a code.
 
-use thanosql_protocol::{SqlError, SqlState};
+use thanosql_protocol::{ErrorSubject, SqlError, SqlState};
 use thanosql_storage::{ObjectKind, StorageError};
 
 use crate::error::{arrow_error, internal, io_error, root_cause};
+use crate::exec::checks::row_text;
 
 /// The SQLSTATE and message of a storage error.
 pub(crate) fn to_sql(error: StorageError) -> SqlError {
@@ -61,7 +62,40 @@ pub(crate) fn to_sql(error: StorageError) -> SqlError {
             format!(
                 "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
             ),
-        ),
+        )
+        .about(ErrorSubject {
+            schema: Some("public".to_string()),
+            table: Some(table.clone()),
+            column: Some(column.clone()),
+            constraint: None,
+        }),
+        StorageError::NotUnique { ref table, ref key, ref values, existing } => {
+            let message = if existing {
+                format!("could not create unique index \"{key}\"")
+            } else {
+                format!("duplicate key value violates unique constraint \"{key}\"")
+            };
+            let schema = values.schema();
+            let columns: Vec<&str> =
+                schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let state = if existing { "is duplicated" } else { "already exists" };
+            SqlError::new(SqlState::UNIQUE_VIOLATION, message)
+                .with_detail(format!(
+                    "Key ({})=({}) {state}.",
+                    columns.join(", "),
+                    row_text(values, 0)
+                ))
+                .about(ErrorSubject {
+                    schema: Some("public".to_string()),
+                    table: Some(table.clone()),
+                    column: None,
+                    constraint: Some(key.clone()),
+                })
+        }
+        StorageError::Refused { source, .. } => match source.downcast::<SqlError>() {
+            Ok(error) => *error,
+            Err(source) => internal(source),
+        },
         StorageError::SchemaMismatch { ref detail, .. } => {
             SqlError::new(SqlState::DATATYPE_MISMATCH, error.to_string())
                 .with_detail(detail.clone())
@@ -85,5 +119,19 @@ mod tests {
         let damage = to_sql(StorageError::Corrupt { what: "piece 7".to_string() });
         assert_eq!(damage.code, SqlState::DATA_CORRUPTED);
         assert!(!damage.message.contains("piece 7"));
+    }
+
+    #[test]
+    fn a_full_disk_has_its_code_wherever_it_is_met() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let path = std::path::PathBuf::from("store");
+        let met = StorageError::Io { action: "write", path, source: full() };
+        assert_eq!(to_sql(met).code, SqlState::DISK_FULL);
+        let source = "IO error: No space left on device (os error 28)".into();
+        let met = StorageError::Engine { action: "write to", source };
+        assert_eq!(to_sql(met).code, SqlState::DISK_FULL);
+        let source = "IO error: Input/output error (os error 5)".into();
+        let met = StorageError::Engine { action: "write to", source };
+        assert_eq!(to_sql(met).code, SqlState::IO_ERROR);
     }
 }

@@ -14,8 +14,9 @@
 //!
 //! First committer wins, row by row where rows are concerned. A table that another transaction has changed since
 //! this one began is no obstacle to appending rows, nor to deleting rows that are still there. It is one to deleting a
-//! row that is gone or was moved by a merge, and to dropping, truncating and renaming. Two transactions that put or drop
-//! the same model, or give the same name to something, conflict.
+//! row that is gone or was moved by a merge, and to dropping, truncating, renaming and redefining; nor may rows be appended
+//! to a table that was redefined since. Two transactions that put or drop the same model, or give the same name to
+//! something, conflict. Of two that append the same value of a key, the second finds the first one's row here.
 //!
 //! # Merging
 //!
@@ -26,6 +27,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use arrow::array::Array;
 use arrow::compute::concat_batches;
 
 use crate::StoreInner;
@@ -39,7 +41,8 @@ use crate::piece::{Core, Unit};
 use crate::row_group::{GroupVersion, MAX_GROUP_BYTES, MAX_GROUP_ROWS, Rows, StoredRows};
 use crate::snapshot::{CatalogState, ViewVersion};
 use crate::table::TableVersion;
-use crate::transaction::{Pending, PendingTable, union};
+use crate::transaction::{Pending, PendingTable, Tail, union};
+use crate::unique::{self, Lookup};
 
 /// The newest state. It may not be durable yet.
 pub(crate) struct Head {
@@ -141,7 +144,9 @@ impl<'a> Draft<'a> {
         let Some(base) = &table.base else { return Ok(None) };
         let conflict = || StorageError::Conflict { name: table.name.clone() };
         let before = self.head.table_by_oid(base.oid, &base.name).ok_or_else(conflict)?;
-        if before.version != base.version && (table.truncated || table.renamed) {
+        if before.version != base.version
+            && (table.truncated || table.renamed || table.redefined || before.schema != base.schema)
+        {
             return Err(conflict());
         }
         Ok(Some(Arc::clone(before)))
@@ -160,10 +165,15 @@ impl<'a> Draft<'a> {
                 name: table.name.clone(),
                 version: 1,
                 schema: Arc::clone(&table.schema),
+                keys: Arc::clone(&table.keys),
                 next_group: 0,
                 groups: Vec::new(),
             },
         };
+        if table.redefined {
+            after.schema = Arc::clone(&table.schema);
+            after.keys = Arc::clone(&table.keys);
+        }
         if table.renamed {
             after.name.clone_from(&table.name);
         }
@@ -188,6 +198,9 @@ impl<'a> Draft<'a> {
                 self.changes
                     .put(&Key::Deletions(after.oid, *id), &manifest::encode_bitmap(&deleted));
             }
+        }
+        if let Some(base) = table.base.as_ref().filter(|base| base.version + 1 != after.version) {
+            check_keys_again(&after, base, table)?;
         }
         for group in table.own.iter().filter(|group| group.live_rows() > 0) {
             self.add(&mut after, group.rows.clone(), group.deleted.clone())?;
@@ -230,7 +243,7 @@ impl<'a> Draft<'a> {
                 concat_batches(&table.schema, batches).map_err(StorageError::arrow("join"))?
             }
         };
-        let stored = StoredRows::write(self.core, &batch)?;
+        let stored = StoredRows::write(self.core, &batch, &table.keys)?;
         self.add(table, Rows::Stored(stored), None)
     }
 
@@ -245,7 +258,7 @@ impl<'a> Draft<'a> {
         table.next_group =
             id.checked_add(1).ok_or(StorageError::Exhausted { what: "row group ids" })?;
         if let Rows::Stored(stored) = &rows {
-            self.changes.put(&Key::Group(table.oid, id), &manifest::encode(&stored.record));
+            self.changes.put(&Key::Group(table.oid, id), &manifest::encode_group(&stored.record));
             self.adopt(&stored.unit);
         }
         if let Some(deleted) = &deleted {
@@ -376,6 +389,36 @@ impl<'a> Draft<'a> {
         self.changes.put(&Key::Garbage(unit.id()), &[]);
         self.released.push(Arc::clone(unit));
     }
+}
+
+/// Looks for a transaction's rows among those that came into the table since it began; it has compared them with all others.
+fn check_keys_again(now: &TableVersion, base: &TableVersion, table: &PendingTable) -> Result<()> {
+    let new: Vec<&GroupVersion> =
+        now.groups.iter().filter(|group| base.group(group.id).is_none()).collect();
+    let appended = table.own.iter().cloned().chain(table.tail.as_ref().map(Tail::group));
+    for rows in appended.filter(|rows| rows.live_rows() > 0) {
+        for key in now.keys.iter() {
+            let (columns, _) = rows.read(&now.schema, Some(&key.columns))?;
+            let lookup = Lookup::new(&now.schema, key, &columns)?;
+            for group in &new {
+                let mut repeated = None;
+                lookup.in_group(
+                    group,
+                    |offset| group.is_deleted(offset),
+                    |row, _| {
+                        repeated = Some(row);
+                        false
+                    },
+                )?;
+                if let Some(row) = repeated {
+                    let values = columns.iter().map(|column| column.slice(row, 1)).collect();
+                    let name = now.plain_name();
+                    return Err(unique::violation(name, &now.schema, key, values, false));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Lets concurrent callers share a flush: one of them flushes for all that came before it started.

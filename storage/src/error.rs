@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 
+use arrow::array::RecordBatch;
+
 /// The result of every fallible operation of this crate.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 
@@ -105,6 +107,27 @@ pub enum StorageError {
         table: String,
         /// The column.
         column: String,
+    },
+    /// A value of a key that another row has.
+    #[error("key \"{key}\" of table \"{table}\" has the value already")]
+    NotUnique {
+        /// The table.
+        table: String,
+        /// The key's name.
+        key: String,
+        /// The key's columns, one row long.
+        values: Box<RecordBatch>,
+        /// The rows are there already, and the key is new.
+        existing: bool,
+    },
+    /// A rule of the caller's refused rows; see [`RowCheck`](crate::RowCheck).
+    #[error("rows of table \"{table}\" were refused")]
+    Refused {
+        /// The table.
+        table: String,
+        /// The rule's own error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A batch that does not have the table's columns.
     #[error("the rows do not fit table \"{table}\": {detail}")]

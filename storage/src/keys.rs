@@ -63,6 +63,8 @@ pub(crate) enum Key {
     Checkpoint(u64),
     /// What a job was asked for, kept until it ends.
     Request(u64),
+    /// Where a sequence is, by its OID.
+    Sequence(u32),
     /// A mark: this unit's pieces belong to nothing durable and may be deleted. Set before a unit's first piece is
     /// written, taken away by the commit that refers to the unit, set again by the commit that lets it go.
     Garbage(UnitId),
@@ -93,6 +95,8 @@ pub(crate) enum Family {
     Checkpoints,
     /// All [`Key::Request`].
     Requests,
+    /// All [`Key::Sequence`].
+    Sequences,
     /// All [`Key::Garbage`].
     Garbage,
     /// All [`Key::Piece`] of one unit.
@@ -111,6 +115,7 @@ const JOB: u8 = 0x40;
 const CHECKPOINT: u8 = 0x41;
 const REQUEST: u8 = 0x42;
 const GARBAGE: u8 = 0x50;
+const SEQUENCE: u8 = 0x60;
 
 impl Key {
     /// The room that the key lives in.
@@ -129,6 +134,7 @@ impl Key {
             | Key::Job(_)
             | Key::Checkpoint(_)
             | Key::Request(_)
+            | Key::Sequence(_)
             | Key::Garbage(_) => Room::Meta,
         }
     }
@@ -162,6 +168,7 @@ impl Key {
             Key::Job(id) => tagged(&mut bytes, JOB, &id.to_be_bytes()),
             Key::Checkpoint(job) => tagged(&mut bytes, CHECKPOINT, &job.to_be_bytes()),
             Key::Request(job) => tagged(&mut bytes, REQUEST, &job.to_be_bytes()),
+            Key::Sequence(oid) => tagged(&mut bytes, SEQUENCE, &oid.to_be_bytes()),
             Key::Garbage(unit) => tagged(&mut bytes, GARBAGE, &unit.to_be_bytes()),
             Key::Pack(unit) => bytes.extend_from_slice(&unit.to_be_bytes()),
             Key::Piece(unit, part, number) => {
@@ -188,6 +195,7 @@ impl Family {
             | Family::Jobs
             | Family::Checkpoints
             | Family::Requests
+            | Family::Sequences
             | Family::Garbage => Room::Meta,
         }
     }
@@ -204,6 +212,7 @@ impl Family {
             Family::Jobs => vec![JOB],
             Family::Checkpoints => vec![CHECKPOINT],
             Family::Requests => vec![REQUEST],
+            Family::Sequences => vec![SEQUENCE],
             Family::Garbage => vec![GARBAGE],
             Family::Pieces(unit) => unit.to_be_bytes().to_vec(),
         }
@@ -222,6 +231,7 @@ impl Family {
             Family::Jobs => Key::Job(u64_of(rest)?),
             Family::Checkpoints => Key::Checkpoint(u64_of(rest)?),
             Family::Requests => Key::Request(u64_of(rest)?),
+            Family::Sequences => Key::Sequence(u32_at(rest, 0, 4)?),
             Family::Garbage => Key::Garbage(u64_of(rest)?),
             Family::Pieces(unit) => Key::Piece(unit, u32_at(rest, 0, 8)?, u32_at(rest, 4, 8)?),
         })
@@ -262,6 +272,7 @@ mod tests {
             (Family::Jobs, Key::Job(u64::MAX)),
             (Family::Checkpoints, Key::Checkpoint(5)),
             (Family::Requests, Key::Request(5)),
+            (Family::Sequences, Key::Sequence(5)),
             (Family::Garbage, Key::Garbage(4)),
             (Family::Pieces(9), Key::Piece(9, 1, 2)),
         ];

@@ -4,7 +4,7 @@
 //!
 //! [`Store::begin`] gives a [`Transaction`], which keeps its changes aside ([`transaction`]). Rows become row groups of Arrow
 //! columns ([`row_group`], [`columns`]), columns become pieces with checksums ([`piece`], [`kv`]), and a commit swaps the
-//! manifests ([`commit`], [`manifest`]) and flushes before it answers. A [`Snapshot`] is the state that the last commit
+//! manifests ([`commit`], [`manifest`]) and flushes before it answers. Keys and their indexes are in [`unique`]. A [`Snapshot`] is the state that the last commit
 //! published; whoever holds it reads on undisturbed, and what nobody can reach any more is swept ([`recovery`]).
 //!
 //! # Invariants
@@ -38,7 +38,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -57,21 +57,25 @@ mod models;
 mod piece;
 mod recovery;
 mod row_group;
+mod sequences;
 mod snapshot;
 mod statistics;
 mod table;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod unique;
 mod witness;
 
 pub use error::{ObjectKind, Result, StorageError};
 pub use models::ModelEntry;
 pub use row_group::MAX_GROUP_ROWS;
+pub use sequences::SequenceRules;
 pub use snapshot::{Snapshot, View};
 pub use statistics::{ColumnStatistics, GroupStatistics};
-pub use table::{ROW_ID_COLUMN, Table};
-pub use transaction::{Savepoint, Transaction};
+pub use table::{ROW_ID_COLUMN, SEQUENCE_KEY, Table};
+pub use transaction::{Owner, RowCheck, Savepoint, Transaction};
+pub use unique::{UniqueKey, can_be_key, with_keys};
 
 use commit::{GroupFlush, Head};
 use keys::{Counter, Family, Key};
@@ -81,7 +85,8 @@ use models::ModelVersion;
 use piece::{Core, Unit};
 use recovery::Sweeper;
 use row_group::{GroupVersion, Rows, StoredRows};
-use snapshot::{CatalogState, ViewVersion};
+use sequences::Sequence;
+use snapshot::{CatalogState, ViewVersion, session_of};
 use table::TableVersion;
 
 /// The first OID that objects get; PostgreSQL keeps those below 16384 for itself, and our types take the next few.
@@ -121,6 +126,8 @@ pub(crate) struct StoreInner {
     pub(crate) next_job: AtomicU64,
     /// Orders changes of checkpoints and of the job counter.
     pub(crate) jobs: Mutex<()>,
+    /// The sequences that were used since the store was opened, by OID.
+    pub(crate) sequences: Mutex<HashMap<u32, Sequence>>,
     sweeper_thread: Option<JoinHandle<()>>,
 }
 
@@ -152,6 +159,7 @@ impl Store {
             next_oid: AtomicU32::new(next_oid),
             next_job: AtomicU64::new(next_job),
             jobs: Mutex::new(()),
+            sequences: Mutex::default(),
             sweeper_thread: Some(sweeper_thread),
         };
         let state = match load(&core) {
@@ -163,6 +171,12 @@ impl Store {
             }
         };
         let store = Store { inner: Arc::new(inner(Arc::new(state))) };
+        // Temporary tables of sessions that a crash ended, and sequences of tables that are gone.
+        store.drop_temporary_of(|_| true)?;
+        let state = store.inner.published();
+        sequences::forget_others(&kv, |oid| {
+            state.tables.values().any(|table| table.has_sequence(oid))
+        })?;
         let marked = sweeper.sweep_marked(&kv)?;
         if marked > 0 {
             tracing::info!(units = marked, "sweeping what unfinished transactions left behind");
@@ -172,12 +186,40 @@ impl Store {
 
     /// The newest committed state.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.inner.published())
+        Snapshot::new(self.inner.published(), None)
+    }
+
+    /// The newest committed state as a session sees it.
+    pub fn snapshot_of(&self, session: Option<u64>) -> Snapshot {
+        Snapshot::new(self.inner.published(), session)
     }
 
     /// Starts a transaction from the newest committed state.
     pub fn begin(&self) -> Transaction {
-        Transaction::new(Arc::clone(&self.inner), self.inner.published())
+        self.begin_as(Owner::default())
+    }
+
+    /// Starts a transaction on somebody's behalf.
+    pub fn begin_as(&self, owner: Owner) -> Transaction {
+        Transaction::new(Arc::clone(&self.inner), self.inner.published(), owner)
+    }
+
+    /// Drops the temporary tables of a session that has ended.
+    pub fn drop_temporary(&self, session: u64) -> Result<()> {
+        self.drop_temporary_of(|other| other == session)
+    }
+
+    fn drop_temporary_of(&self, is_gone: impl Fn(u64) -> bool) -> Result<()> {
+        let state = self.inner.published();
+        let names = state.tables.keys();
+        let gone: Vec<&String> =
+            names.filter(|name| session_of(name).is_some_and(&is_gone)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.begin();
+        gone.into_iter().try_for_each(|name| transaction.drop_table(name))?;
+        transaction.commit()
     }
 
     /// Returns once everything written so far is on disk. Commits and jobs need no such call.
@@ -233,6 +275,10 @@ impl StoreInner {
 
 impl Drop for StoreInner {
     fn drop(&mut self) {
+        let sequences = self.sequences.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = sequences::settle(&self.core.kv, sequences) {
+            tracing::warn!(%error, "sequences skip the values that were reserved");
+        }
         self.core.sweeper.stop();
         if let Some(thread) = self.sweeper_thread.take()
             && thread.join().is_err()
@@ -272,11 +318,13 @@ fn load(core: &Arc<Core>) -> Result<CatalogState> {
     for (key, bytes) in kv.scan(Family::Manifests)? {
         let manifest: TableManifest = manifest::decode(&bytes, || format!("{key:?}"))?;
         let schema = manifest.schema()?;
+        let keys = unique::keys_of(&schema, &manifest.name)?;
         let mut table = TableVersion {
             oid: manifest.oid,
             name: manifest.name,
             version: manifest.version,
             schema,
+            keys,
             next_group: manifest.next_group,
             groups: Vec::with_capacity(manifest.groups.len()),
         };
@@ -286,7 +334,7 @@ fn load(core: &Arc<Core>) -> Result<CatalogState> {
             let record = groups
                 .get(&key)
                 .ok_or_else(|| StorageError::corrupt(format!("{} has no record", name())))?;
-            let record: GroupRecord = manifest::decode(record, name)?;
+            let record: GroupRecord = manifest::decode_group(record, name)?;
             let deleted = match (deletions.get(&key), entry.deleted) {
                 (None, 0) => None,
                 (Some(bytes), count) => {

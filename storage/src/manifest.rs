@@ -23,6 +23,9 @@ use crate::statistics::ColumnRecord;
 /// The version of every record in this file. A record that changes its form gets a number of its own.
 const RECORD_VERSION: u8 = 1;
 
+/// The version of [`GroupRecord`].
+const GROUP_RECORD_VERSION: u8 = 2;
+
 /// A table, without its row groups' contents.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct TableManifest {
@@ -51,6 +54,27 @@ pub(crate) struct GroupRecord {
     pub(crate) rows: u32,
     pub(crate) layout: Layout,
     pub(crate) columns: Vec<ColumnRecord>,
+    /// The indexes that were written with it; the keys that are not here have none on disk.
+    pub(crate) indexes: Vec<IndexRecord>,
+}
+
+/// A key's index in a row group.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IndexRecord {
+    /// The key's OID.
+    pub(crate) key: u32,
+    /// How many rows are in it.
+    pub(crate) entries: u32,
+    pub(crate) bytes: u64,
+}
+
+/// A row group as version 1 wrote it: without indexes.
+#[derive(Serialize, Deserialize)]
+struct GroupRecordWithoutIndexes {
+    unit: UnitId,
+    rows: u32,
+    layout: Layout,
+    columns: Vec<ColumnRecord>,
 }
 
 /// How a row group's columns lie in its unit.
@@ -112,6 +136,31 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], name: impl Fn() -> Strin
         .map_err(|error| StorageError::corrupt(format!("{} does not decode: {error}", name())))
 }
 
+/// Encodes a row group's record.
+pub(crate) fn encode_group(record: &GroupRecord) -> Vec<u8> {
+    let mut bytes = encode(record);
+    bytes[0] = GROUP_RECORD_VERSION;
+    bytes
+}
+
+/// Decodes a row group's record of either version.
+pub(crate) fn decode_group(bytes: &[u8], name: impl Fn() -> String) -> Result<GroupRecord> {
+    if bytes.first() == Some(&RECORD_VERSION) {
+        let old: GroupRecordWithoutIndexes = decode(bytes, name)?;
+        let GroupRecordWithoutIndexes { unit, rows, layout, columns } = old;
+        return Ok(GroupRecord { unit, rows, layout, columns, indexes: Vec::new() });
+    }
+    match bytes.split_first() {
+        Some((&GROUP_RECORD_VERSION, bytes)) => postcard::from_bytes(bytes)
+            .map_err(|error| StorageError::corrupt(format!("{} does not decode: {error}", name()))),
+        Some((&version, _)) => Err(StorageError::UnknownFormat {
+            found: u64::from(version),
+            supported: u64::from(GROUP_RECORD_VERSION),
+        }),
+        None => Err(StorageError::corrupt(format!("{} is empty", name()))),
+    }
+}
+
 /// Encodes a bitmap of deleted rows.
 pub(crate) fn encode_bitmap(bitmap: &RoaringBitmap) -> Vec<u8> {
     let mut bytes = vec![RECORD_VERSION];
@@ -136,5 +185,29 @@ impl TableManifest {
     /// The table's schema.
     pub(crate) fn schema(&self) -> Result<SchemaRef> {
         columns::decode_schema(&self.schema, || format!("table \"{}\"", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_group_of_version_1_has_no_indexes() {
+        let old = GroupRecordWithoutIndexes {
+            unit: 7,
+            rows: 3,
+            layout: Layout::Columns(vec![24, 80]),
+            columns: vec![ColumnRecord { nulls: 1, bounds: None }],
+        };
+        let read = decode_group(&encode(&old), || "a row group".to_owned()).unwrap();
+        assert_eq!((read.unit, read.rows, read.columns.len()), (7, 3, 1));
+        assert!(read.indexes.is_empty());
+        let indexes = vec![IndexRecord { key: 16400, entries: 3, bytes: 90 }];
+        let new = GroupRecord { indexes, ..read };
+        let read = decode_group(&encode_group(&new), || "a row group".to_owned()).unwrap();
+        assert_eq!((read.indexes[0].key, read.indexes[0].bytes), (16400, 90));
+        let error = decode_group(&[9, 9], || "a row group".to_owned()).unwrap_err();
+        assert!(matches!(error, StorageError::UnknownFormat { found: 9, supported: 2 }));
     }
 }

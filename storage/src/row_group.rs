@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, concat_batches, filter};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -15,15 +15,19 @@ use roaring::RoaringBitmap;
 use crate::columns;
 use crate::error::{Result, StorageError};
 use crate::kv::MAX_PIECE_BYTES;
-use crate::manifest::{GroupRecord, Layout};
+use crate::manifest::{GroupRecord, IndexRecord, Layout};
 use crate::piece::{Core, Unit};
 use crate::statistics::{ColumnRecord, ColumnStatistics, GroupStatistics};
+use crate::unique::{self, KeyValues, UniqueKey};
 
 /// A row group has at most this many rows.
 pub const MAX_GROUP_ROWS: usize = 8192;
 
 /// A row group is closed at this many bytes even if it could take more rows.
 pub(crate) const MAX_GROUP_BYTES: usize = 32 << 20;
+
+/// Indexes are parts of a unit above its columns: this and the key's OID.
+const INDEX_PARTS: u32 = 1 << 31;
 
 /// A row group as one version of a table has it.
 #[derive(Clone, Debug)]
@@ -143,6 +147,41 @@ impl GroupVersion {
         }
     }
 
+    /// Whether a row is deleted.
+    pub(crate) fn is_deleted(&self, offset: u32) -> bool {
+        self.deleted.as_ref().is_some_and(|deleted| deleted.contains(offset))
+    }
+
+    /// Whether statistics say that no row has a value of a column within these bounds.
+    pub(crate) fn rules_out(&self, column: usize, wanted: &ColumnRecord) -> bool {
+        match &self.rows {
+            Rows::Stored(stored) => {
+                stored.record.columns.get(column).is_some_and(|record| record.excludes(wanted))
+            }
+            Rows::Memory(_) => false,
+        }
+    }
+
+    /// Columns with the deleted rows in them.
+    pub(crate) fn whole_columns(
+        &self,
+        schema: &SchemaRef,
+        columns: &[usize],
+    ) -> Result<Vec<ArrayRef>> {
+        columns.iter().map(|column| self.column(schema, *column)).collect()
+    }
+
+    /// The index of a key: see [`crate::unique`]. Deleted rows are in it.
+    pub(crate) fn index(&self, schema: &SchemaRef, key: &UniqueKey) -> Result<ArrayRef> {
+        match &self.rows {
+            Rows::Stored(stored) => stored.index(schema, key),
+            Rows::Memory(_) => {
+                let columns = self.whole_columns(schema, &key.columns)?;
+                Ok(unique::index_of(&KeyValues::of(&columns)?))
+            }
+        }
+    }
+
     fn column(&self, schema: &SchemaRef, column: usize) -> Result<ArrayRef> {
         match &self.rows {
             Rows::Stored(stored) => stored.column(schema, column),
@@ -183,18 +222,58 @@ impl LiveRows {
 }
 
 impl StoredRows {
-    /// Writes rows as a new unit, which is garbage until a commit takes it over.
-    pub(crate) fn write(core: &Arc<Core>, batch: &RecordBatch) -> Result<Arc<StoredRows>> {
+    /// Writes rows and their indexes as a new unit, which is garbage until a commit takes it over.
+    pub(crate) fn write(
+        core: &Arc<Core>,
+        batch: &RecordBatch,
+        keys: &[UniqueKey],
+    ) -> Result<Arc<StoredRows>> {
         let unit = Unit::create(core)?;
         let layout = write_columns(&unit, batch)?;
+        let indexes = match &layout {
+            // All columns are one value: an index would save nothing.
+            Layout::Packed => Vec::new(),
+            Layout::Columns(_) => {
+                keys.iter().map(|key| write_index(&unit, batch, key)).collect::<Result<_>>()?
+            }
+        };
         let record = GroupRecord {
             unit: unit.id(),
             rows: u32::try_from(batch.num_rows())
                 .map_err(|_| StorageError::Exhausted { what: "row offsets" })?,
             layout,
             columns: batch.columns().iter().map(ColumnRecord::of).collect(),
+            indexes,
         };
         Ok(Arc::new(StoredRows { unit, record }))
+    }
+
+    /// A key's index, from the cache, the engine, or the columns.
+    fn index(&self, schema: &SchemaRef, key: &UniqueKey) -> Result<ArrayRef> {
+        let core = self.unit.core();
+        let part = INDEX_PARTS | key.oid;
+        if let Some(found) = core.cache.get(self.unit.id(), part) {
+            return Ok(found);
+        }
+        let index = match self.record.indexes.iter().find(|record| record.key == key.oid) {
+            Some(record) => {
+                let bytes = self.unit.read_part(part, record.bytes)?;
+                unique::decode_index(bytes, record.entries as usize, || {
+                    format!("the index \"{}\" in unit {}", key.name, self.unit.id())
+                })?
+            }
+            None => {
+                let columns = key
+                    .columns
+                    .iter()
+                    .map(|column| self.column(schema, *column))
+                    .collect::<Result<Vec<_>>>()?;
+                unique::index_of(&KeyValues::of(&columns)?)
+            }
+        };
+        let weight = index.get_array_memory_size() as u64;
+        core.cache.insert(self.unit.id(), part, Arc::clone(&index), weight);
+        Ok(index)
     }
 
     /// One whole column, from the cache or the engine.
@@ -239,6 +318,13 @@ impl StoredRows {
             self.unit.id()
         ))
     }
+}
+
+fn write_index(unit: &Unit, batch: &RecordBatch, key: &UniqueKey) -> Result<IndexRecord> {
+    let index = unique::index_of(&KeyValues::of(&unique::key_columns(batch, key))?);
+    let bytes = unique::encode_index(&index)?;
+    unit.write_part(INDEX_PARTS | key.oid, &bytes)?;
+    Ok(IndexRecord { key: key.oid, entries: index.len() as u32, bytes: bytes.len() as u64 })
 }
 
 /// Writes columns in the form that suits their size.

@@ -3,6 +3,9 @@
 //! The whole catalog is in memory as one immutable value behind an [`Arc`]; a commit makes the next one. Taking a snapshot
 //! is cloning a pointer, reading never waits for writing, and what a snapshot can reach stays on disk because it holds
 //! the units' reference counts.
+//!
+//! A temporary table is a table whose name carries its session's number. A session's snapshot shows it under its plain
+//! name, before a table of that name that everybody sees; other snapshots do not show it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +19,32 @@ use crate::table::{Table, TableVersion};
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     state: Arc<CatalogState>,
+    /// Whose temporary tables are seen.
+    session: Option<u64>,
+}
+
+/// What a temporary table's name starts with, and what stands between its session and its plain name.
+const TEMPORARY: char = '\u{1}';
+
+/// The name under which a session's temporary table is kept.
+pub(crate) fn temporary_name(session: u64, name: &str) -> String {
+    format!("{TEMPORARY}{session:016x}{TEMPORARY}{name}")
+}
+
+/// The session and the plain name of a temporary table.
+fn temporary_parts(name: &str) -> Option<(u64, &str)> {
+    let (session, name) = name.strip_prefix(TEMPORARY)?.split_once(TEMPORARY)?;
+    Some((u64::from_str_radix(session, 16).ok()?, name))
+}
+
+/// The session of a temporary table's name.
+pub(crate) fn session_of(name: &str) -> Option<u64> {
+    temporary_parts(name).map(|(session, _)| session)
+}
+
+/// A table's name as a session knows it.
+pub(crate) fn plain_name(name: &str) -> &str {
+    temporary_parts(name).map_or(name, |(_, name)| name)
 }
 
 /// All objects at one moment.
@@ -45,18 +74,38 @@ pub(crate) struct ViewVersion {
 }
 
 impl Snapshot {
-    pub(crate) fn new(state: Arc<CatalogState>) -> Snapshot {
-        Snapshot { state }
+    pub(crate) fn new(state: Arc<CatalogState>, session: Option<u64>) -> Snapshot {
+        Snapshot { state, session }
     }
 
-    /// The table of this name.
+    /// The table of this name: the session's temporary one if there is one.
     pub fn table(&self, name: &str) -> Option<Table> {
-        self.state.tables.get(name).map(|version| Table::new(Arc::clone(version)))
+        self.temporary_table(name).or_else(|| self.permanent_table(name))
     }
 
-    /// All tables, by name.
+    /// The session's temporary table of this name.
+    pub fn temporary_table(&self, name: &str) -> Option<Table> {
+        let name = temporary_name(self.session?, name);
+        self.state.tables.get(&name).map(|version| Table::new(Arc::clone(version)))
+    }
+
+    /// The table of this name that every session sees.
+    pub fn permanent_table(&self, name: &str) -> Option<Table> {
+        let version = self.state.tables.get(name).filter(|_| session_of(name).is_none())?;
+        Some(Table::new(Arc::clone(version)))
+    }
+
+    /// All tables that the session sees, by name; its temporary ones come first.
     pub fn tables(&self) -> Vec<Table> {
-        self.state.tables.values().map(|version| Table::new(Arc::clone(version))).collect()
+        self.state
+            .tables
+            .values()
+            .filter(|table| {
+                let session = session_of(&table.name);
+                session.is_none() || session == self.session
+            })
+            .map(|version| Table::new(Arc::clone(version)))
+            .collect()
     }
 
     /// The view of this name.

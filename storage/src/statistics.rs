@@ -75,6 +75,14 @@ impl ColumnRecord {
         }
     }
 
+    /// Whether no value within the other's bounds can be in this column.
+    pub(crate) fn excludes(&self, other: &ColumnRecord) -> bool {
+        let (Some((min, max)), Some((least, greatest))) = (&self.bounds, &other.bounds) else {
+            return false;
+        };
+        greatest.is_below(min) || max.is_below(least)
+    }
+
     /// The statistics as arrays of the column's type.
     pub(crate) fn statistics(&self, data_type: &DataType) -> ColumnStatistics {
         let (min, max) = match &self.bounds {
@@ -86,6 +94,20 @@ impl ColumnRecord {
 }
 
 impl Bound {
+    /// Whether this is less than a bound of the same kind.
+    fn is_below(&self, other: &Bound) -> bool {
+        match (self, other) {
+            (Bound::Bool(a), Bound::Bool(b)) => a < b,
+            (Bound::Signed(a), Bound::Signed(b)) => a < b,
+            (Bound::Unsigned(a), Bound::Unsigned(b)) => a < b,
+            (Bound::Float(a), Bound::Float(b)) => a < b,
+            (Bound::Decimal(a), Bound::Decimal(b)) => a < b,
+            (Bound::Text(a), Bound::Text(b)) => a < b,
+            (Bound::Bytes(a), Bound::Bytes(b)) => a < b,
+            _ => false,
+        }
+    }
+
     fn array(&self, data_type: &DataType) -> Option<ArrayRef> {
         let array: ArrayRef = match self {
             Bound::Bool(value) => Arc::new(BooleanArray::from(vec![*value])),

@@ -5,16 +5,23 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt64Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array, new_empty_array};
+use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::columns;
-use crate::error::Result;
+use crate::error::{Result, StorageError};
 use crate::row_group::GroupVersion;
+use crate::snapshot::{plain_name, session_of};
 use crate::statistics::GroupStatistics;
+use crate::unique::{Lookup, UniqueKey};
 
 /// The name of the column that [`Table::read_group_with_row_ids`] adds.
 pub const ROW_ID_COLUMN: &str = "_thanosql_row_id";
+
+/// A column's metadata that names the OID of a [sequence](crate::Store::next_value) keeps the sequence's value as long as the
+/// table is there.
+pub const SEQUENCE_KEY: &str = "thanosql.sequence_oid";
 
 /// One version of one table. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -29,6 +36,7 @@ pub(crate) struct TableVersion {
     pub(crate) name: String,
     pub(crate) version: u64,
     pub(crate) schema: SchemaRef,
+    pub(crate) keys: Arc<Vec<UniqueKey>>,
     pub(crate) next_group: u32,
     pub(crate) groups: Vec<GroupVersion>,
 }
@@ -45,7 +53,17 @@ impl Table {
 
     /// The name.
     pub fn name(&self) -> &str {
-        &self.version.name
+        self.version.plain_name()
+    }
+
+    /// Whether one session alone sees it.
+    pub fn is_temporary(&self) -> bool {
+        session_of(&self.version.name).is_some()
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> &[UniqueKey] {
+        &self.version.keys
     }
 
     /// Names, types, nullability and metadata of the columns.
@@ -62,6 +80,60 @@ impl Table {
     /// more than the version that it started from.
     pub fn version(&self) -> u64 {
         self.version.version
+    }
+
+    /// The ids of the rows that have given values of a key. `values` are the key's columns, in its order and of their types,
+    /// one looked-for value a row; where a NULL is among them, nothing is found. Reads the columns of those row groups
+    /// alone that hold one of the values.
+    pub fn find(&self, key: &UniqueKey, values: &[ArrayRef]) -> Result<Vec<Option<u64>>> {
+        let lookup = Lookup::new(&self.version.schema, key, values)?;
+        let mut ids = vec![None; values.first().map_or(0, |column| column.len())];
+        for group in &self.version.groups {
+            lookup.in_group(
+                group,
+                |offset| group.is_deleted(offset),
+                |row, offset| {
+                    ids[row] = Some(row_id(group.id, offset));
+                    true
+                },
+            )?;
+        }
+        Ok(ids)
+    }
+
+    /// Rows by their ids, in the order of the ids. `projection` is as in [`Table::read_group`].
+    pub fn rows(&self, row_ids: &[u64], projection: Option<&[usize]>) -> Result<RecordBatch> {
+        let schema = columns::project(&self.version.schema, projection)?;
+        let all: Vec<usize> = (0..self.version.schema.fields().len()).collect();
+        let wanted = projection.unwrap_or(&all);
+        let mut groups: Vec<(u32, Vec<ArrayRef>)> = Vec::new();
+        let mut places = Vec::with_capacity(row_ids.len());
+        for id in row_ids {
+            let (group, offset) = split_row_id(*id);
+            let place = match groups.iter().position(|(other, _)| *other == group) {
+                Some(place) => place,
+                None => {
+                    let version = self.version.group(group).ok_or_else(|| {
+                        StorageError::NoSuchRow { table: self.name().to_owned(), row_id: *id }
+                    })?;
+                    let columns = version.whole_columns(&self.version.schema, wanted)?;
+                    groups.push((group, columns));
+                    groups.len() - 1
+                }
+            };
+            places.push((place, offset as usize));
+        }
+        let columns = (0..wanted.len())
+            .map(|column| {
+                if groups.is_empty() {
+                    return Ok(new_empty_array(schema.field(column).data_type()));
+                }
+                let parts: Vec<&dyn Array> =
+                    groups.iter().map(|(_, columns)| columns[column].as_ref()).collect();
+                interleave(&parts, &places).map_err(StorageError::arrow("collect"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        columns::batch_of(&schema, columns, row_ids.len())
     }
 
     /// Number of row groups.
@@ -116,6 +188,18 @@ impl Table {
 }
 
 impl TableVersion {
+    /// The name as the session knows it.
+    pub(crate) fn plain_name(&self) -> &str {
+        plain_name(&self.name)
+    }
+
+    /// Whether a column says that a sequence is its own.
+    pub(crate) fn has_sequence(&self, oid: u32) -> bool {
+        self.schema.fields().iter().any(|field| {
+            field.metadata().get(SEQUENCE_KEY).is_some_and(|text| text.parse() == Ok(oid))
+        })
+    }
+
     /// The row group with this id.
     pub(crate) fn group(&self, id: u32) -> Option<&GroupVersion> {
         self.groups.iter().find(|group| group.id == id)

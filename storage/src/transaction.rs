@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use roaring::RoaringBitmap;
 
@@ -30,13 +30,35 @@ use crate::piece::{Core, Unit};
 use crate::row_group::{
     GroupVersion, MAX_GROUP_BYTES, MAX_GROUP_ROWS, MemoryRows, Rows, StoredRows,
 };
-use crate::snapshot::{CatalogState, Snapshot, ViewVersion};
+use crate::snapshot::{CatalogState, Snapshot, ViewVersion, temporary_name};
 use crate::table::{TableVersion, split_row_id};
+use crate::unique::{self, GrowingIndex, KeyValues, Lookup, UniqueKey};
 use crate::{StoreInner, commit};
+
+/// A caller's own rule for rows, such as CHECK: asked before rows are appended.
+pub trait RowCheck: Send + Sync {
+    /// An error refuses the rows; it travels as [`StorageError::Refused`].
+    fn check(
+        &self,
+        table: &str,
+        schema: &SchemaRef,
+        rows: &RecordBatch,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// On whose behalf a transaction runs.
+#[derive(Clone, Default)]
+pub struct Owner {
+    /// Whose temporary tables are seen and made.
+    pub session: Option<u64>,
+    /// Asked about rows.
+    pub check: Option<Arc<dyn RowCheck>>,
+}
 
 /// A transaction. Dropping it without [`Transaction::commit`] rolls it back.
 pub struct Transaction {
     store: Arc<StoreInner>,
+    owner: Owner,
     base: Arc<CatalogState>,
     pending: Pending,
     /// What [`Transaction::snapshot`] gives until the next change.
@@ -71,9 +93,12 @@ pub(crate) struct PendingTable {
     pub(crate) oid: u32,
     pub(crate) name: String,
     pub(crate) schema: SchemaRef,
+    pub(crate) keys: Arc<Vec<UniqueKey>>,
     /// The version that the transaction started from; `None` when it created the table.
     pub(crate) base: Option<Arc<TableVersion>>,
     pub(crate) renamed: bool,
+    /// The schema is another than the base's.
+    pub(crate) redefined: bool,
     /// The base's rows are all gone.
     pub(crate) truncated: bool,
     /// Rows of the base's groups that this transaction deleted.
@@ -91,17 +116,28 @@ pub(crate) struct Tail {
     id: u32,
     rows: Arc<MemoryRows>,
     deleted: RoaringBitmap,
+    /// The table's keys' indexes of these rows.
+    indexes: Arc<Vec<GrowingIndex>>,
 }
 
 impl Transaction {
-    pub(crate) fn new(store: Arc<StoreInner>, base: Arc<CatalogState>) -> Transaction {
-        Transaction { store, base, pending: Pending::default(), current: OnceLock::new() }
+    pub(crate) fn new(
+        store: Arc<StoreInner>,
+        base: Arc<CatalogState>,
+        owner: Owner,
+    ) -> Transaction {
+        Transaction { store, owner, base, pending: Pending::default(), current: OnceLock::new() }
     }
 
     /// The snapshot that the transaction started from with its own changes laid over it. It stays as it is when the
     /// transaction goes on.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(Arc::clone(self.state()))
+        Snapshot::new(Arc::clone(self.state()), self.owner.session)
+    }
+
+    /// An object id that nothing else has, for something that the caller keeps in a schema.
+    pub fn new_oid(&self) -> Result<u32> {
+        self.store.next_oid()
     }
 
     /// Whether there is anything to commit.
@@ -115,9 +151,25 @@ impl Transaction {
             || !models.is_empty()
     }
 
-    /// Creates an empty table and returns its OID. The schema's metadata and its fields' are kept.
+    /// Creates an empty table and returns its OID. The schema's metadata and its fields' are kept; keys are a part of it
+    /// ([`with_keys`](crate::with_keys)).
     pub fn create_table(&mut self, name: &str, schema: SchemaRef) -> Result<u32> {
+        self.create(name, schema)
+    }
+
+    /// The same for a table that this session alone sees, before others of its name, until [`Store::drop_temporary`](crate::Store::drop_temporary).
+    ///
+    /// # Panics
+    ///
+    /// When the transaction has no session.
+    pub fn create_temporary_table(&mut self, name: &str, schema: SchemaRef) -> Result<u32> {
+        let session = self.owner.session.expect("a temporary table belongs to a session");
+        self.create(&temporary_name(session, name), schema)
+    }
+
+    fn create(&mut self, name: &str, schema: SchemaRef) -> Result<u32> {
         self.check_relation_name(name)?;
+        let keys = unique::keys_of(&schema, name)?;
         let oid = self.store.next_oid()?;
         self.changed().tables.insert(
             oid,
@@ -125,8 +177,10 @@ impl Transaction {
                 oid,
                 name: name.to_owned(),
                 schema,
+                keys,
                 base: None,
                 renamed: false,
+                redefined: false,
                 truncated: false,
                 deleted: BTreeMap::new(),
                 own: Vec::new(),
@@ -153,20 +207,87 @@ impl Transaction {
         if from == to {
             return Ok(());
         }
-        self.check_relation_name(to)?;
+        let temporary = self.temporary_key(from);
+        let to = match (temporary, self.owner.session) {
+            (Some(_), Some(session)) => temporary_name(session, to),
+            _ => to.to_owned(),
+        };
+        self.check_relation_name(&to)?;
         let table = self.table_mut(from)?;
-        table.name = to.to_owned();
+        table.name = to;
         table.renamed = true;
         self.changed();
         Ok(())
     }
 
+    /// Gives a table another schema: other names, defaults, keys, metadata. The types can change only while it has no rows.
+    /// Rows that are there must hold to new keys ([`StorageError::NotUnique`]) and have no NULL where none may be any more.
+    pub fn redefine_table(&mut self, name: &str, schema: SchemaRef) -> Result<()> {
+        let table = self.table_mut(name)?;
+        let version = table.version();
+        let mismatch =
+            |detail: String| StorageError::SchemaMismatch { table: name.to_owned(), detail };
+        let keys = unique::keys_of(&schema, name)?;
+        if version.groups.iter().any(|group| group.live_rows() > 0) {
+            let types = |schema: &SchemaRef| -> Vec<_> {
+                schema.fields().iter().map(|field| field.data_type().clone()).collect()
+            };
+            if types(&schema) != types(&table.schema) {
+                return Err(mismatch("its rows have other columns".to_owned()));
+            }
+            for (column, field) in schema.fields().iter().enumerate() {
+                if field.is_nullable() || !table.schema.field(column).is_nullable() {
+                    continue;
+                }
+                for group in &version.groups {
+                    let (columns, _) = group.read(&table.schema, Some(&[column]))?;
+                    if columns.iter().any(|column| column.logical_null_count() > 0) {
+                        return Err(StorageError::NotNull {
+                            table: version.plain_name().to_owned(),
+                            column: field.name().clone(),
+                        });
+                    }
+                }
+            }
+            for key in keys.iter().filter(|key| !table.keys.contains(key)) {
+                if let Some(values) = unique::repeated(&version.groups, &table.schema, key)? {
+                    return Err(unique::violation(
+                        version.plain_name(),
+                        &schema,
+                        key,
+                        values,
+                        true,
+                    ));
+                }
+            }
+        } else if table.schema.fields() != schema.fields() {
+            table.clear();
+        }
+        table.schema = schema;
+        table.keys = keys;
+        table.redefined = true;
+        if let Some(tail) = &mut table.tail {
+            tail.indexes = Arc::new(indexes_of(&tail.rows, &table.schema, &table.keys)?);
+        }
+        self.changed();
+        Ok(())
+    }
+
     /// Appends rows. The batch's columns are the table's, in order and type; names are not looked at. A batch that does not
-    /// fit ([`StorageError::SchemaMismatch`], [`StorageError::NotNull`]) changes nothing.
+    /// fit ([`StorageError::SchemaMismatch`], [`StorageError::NotNull`]), that repeats a key ([`StorageError::NotUnique`]) or that
+    /// the owner's rule refuses ([`StorageError::Refused`]) changes nothing.
     pub fn append(&mut self, table: &str, batch: &RecordBatch) -> Result<()> {
         let core = Arc::clone(&self.store.core);
+        let check = self.owner.check.clone();
+        let plain_name = table;
         let table = self.table_mut(table)?;
-        let batch = columns::fit(&table.name, &table.schema, batch)?;
+        let batch = columns::fit(plain_name, &table.schema, batch)?;
+        if let Some(check) = check {
+            check
+                .check(plain_name, &table.schema, &batch)
+                .map_err(|source| StorageError::Refused { table: plain_name.to_owned(), source })?;
+        }
+        table.check_keys(plain_name, &batch)?;
         table.append(&core, &batch)?;
         self.changed();
         Ok(())
@@ -182,11 +303,7 @@ impl Transaction {
 
     /// Deletes all rows.
     pub fn truncate(&mut self, table: &str) -> Result<()> {
-        let table = self.table_mut(table)?;
-        table.truncated = table.base.is_some();
-        table.deleted.clear();
-        table.own.clear();
-        table.tail = None;
+        self.table_mut(table)?.clear();
         self.changed();
         Ok(())
     }
@@ -302,6 +419,12 @@ impl Transaction {
         &mut self.pending
     }
 
+    /// The name under which this session's temporary table of that name is kept, if there is one.
+    fn temporary_key(&self, name: &str) -> Option<String> {
+        let key = temporary_name(self.owner.session?, name);
+        self.state().tables.contains_key(&key).then_some(key)
+    }
+
     fn check_relation_name(&self, name: &str) -> Result<()> {
         let state = self.state();
         let kind = if state.tables.contains_key(name) {
@@ -317,6 +440,9 @@ impl Transaction {
     /// The notes on a table, which is taken from the base snapshot when it has none yet. Notes that say nothing change
     /// nothing, so this alone does not make the transaction dirty.
     fn table_mut(&mut self, name: &str) -> Result<&mut PendingTable> {
+        let key = self.temporary_key(name);
+        let plain_name = name;
+        let name = key.as_deref().unwrap_or(name);
         let pending = &mut self.pending;
         let noted = pending.tables.values().find(|table| table.name == name).map(|table| table.oid);
         let oid = match noted {
@@ -332,7 +458,7 @@ impl Transaction {
                 _ => {
                     return Err(StorageError::NotFound {
                         kind: ObjectKind::Table,
-                        name: name.to_owned(),
+                        name: plain_name.to_owned(),
                     });
                 }
             },
@@ -380,8 +506,10 @@ impl PendingTable {
             oid: base.oid,
             name: base.name.clone(),
             schema: Arc::clone(&base.schema),
+            keys: Arc::clone(&base.keys),
             base: Some(Arc::clone(base)),
             renamed: false,
+            redefined: false,
             truncated: false,
             deleted: BTreeMap::new(),
             own: Vec::new(),
@@ -394,6 +522,7 @@ impl PendingTable {
     pub(crate) fn is_changed(&self) -> bool {
         self.base.is_none()
             || self.renamed
+            || self.redefined
             || self.truncated
             || !self.deleted.is_empty()
             || !self.own.is_empty()
@@ -435,9 +564,53 @@ impl PendingTable {
             name: self.name.clone(),
             version: self.base.as_ref().map_or(1, |base| base.version + 1),
             schema: Arc::clone(&self.schema),
+            keys: Arc::clone(&self.keys),
             next_group: self.next_group,
             groups,
         }
+    }
+
+    /// Whether rows to be appended repeat a key among themselves or of rows that are there.
+    fn check_keys(&self, table: &str, batch: &RecordBatch) -> Result<()> {
+        for (number, key) in self.keys.iter().enumerate() {
+            let columns = unique::key_columns(batch, key);
+            let lookup = Lookup::new(&self.schema, key, &columns)?;
+            let mut repeated = lookup.first_repeated();
+            let mut found = |row, _| {
+                repeated = Some(row);
+                false
+            };
+            if let Some(base) = self.base.as_ref().filter(|_| !self.truncated) {
+                for group in &base.groups {
+                    let gone = self.deleted.get(&group.id);
+                    let is_deleted = |offset| {
+                        group.is_deleted(offset) || gone.is_some_and(|gone| gone.contains(offset))
+                    };
+                    lookup.in_group(group, is_deleted, &mut found)?;
+                }
+            }
+            for group in &self.own {
+                lookup.in_group(group, |offset| group.is_deleted(offset), &mut found)?;
+            }
+            if let Some(tail) = &self.tail {
+                let index = &tail.indexes[number];
+                let is_deleted = |offset| tail.deleted.contains(offset);
+                lookup.in_growing(&tail.group(), index, is_deleted, &mut found)?;
+            }
+            if let Some(row) = repeated {
+                let values = columns.iter().map(|column| column.slice(row, 1)).collect();
+                return Err(unique::violation(table, &self.schema, key, values, false));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all rows away.
+    fn clear(&mut self) {
+        self.truncated = self.base.is_some();
+        self.deleted.clear();
+        self.own.clear();
+        self.tail = None;
     }
 
     fn append(&mut self, core: &Arc<Core>, batch: &RecordBatch) -> Result<()> {
@@ -449,10 +622,16 @@ impl PendingTable {
                     id: self.new_group_id()?,
                     rows: Arc::new(MemoryRows::empty(&self.schema)),
                     deleted: RoaringBitmap::new(),
+                    indexes: Arc::new(vec![GrowingIndex::default(); self.keys.len()]),
                 },
             };
             if let Some(taken) = rows_within(batch, start, &tail.rows) {
                 start += taken.num_rows();
+                let before = tail.rows.rows();
+                let indexes = Arc::make_mut(&mut tail.indexes);
+                for (key, index) in self.keys.iter().zip(indexes) {
+                    index.extend(&KeyValues::of(&unique::key_columns(&taken, key))?, before);
+                }
                 tail.rows = Arc::new(tail.rows.appended(&self.schema, taken)?);
                 self.tail = Some(tail);
             } else {
@@ -468,7 +647,7 @@ impl PendingTable {
     /// Writes appended rows as a row group. Deleted ones are written too, so that offsets stay.
     fn write(&mut self, core: &Arc<Core>, tail: Tail) -> Result<()> {
         let whole = GroupVersion { id: tail.id, rows: Rows::Memory(tail.rows), deleted: None };
-        let stored = StoredRows::write(core, &whole.batch(&self.schema)?)?;
+        let stored = StoredRows::write(core, &whole.batch(&self.schema)?, &self.keys)?;
         let deleted = (!tail.deleted.is_empty()).then(|| Arc::new(tail.deleted));
         self.own.push(GroupVersion { id: tail.id, rows: Rows::Stored(stored), deleted });
         Ok(())
@@ -541,6 +720,22 @@ impl Tail {
             deleted: (!self.deleted.is_empty()).then(|| Arc::new(self.deleted.clone())),
         }
     }
+}
+
+/// The indexes of rows in memory, made anew for a table that got other keys.
+fn indexes_of(
+    rows: &Arc<MemoryRows>,
+    schema: &SchemaRef,
+    keys: &[UniqueKey],
+) -> Result<Vec<GrowingIndex>> {
+    let group = GroupVersion { id: 0, rows: Rows::Memory(Arc::clone(rows)), deleted: None };
+    keys.iter()
+        .map(|key| {
+            let mut index = GrowingIndex::default();
+            index.extend(&KeyValues::of(&group.whole_columns(schema, &key.columns)?)?, 0);
+            Ok(index)
+        })
+        .collect()
 }
 
 /// Both sets of rows.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use thanosql_storage::{StorageError, Store, StoreOptions};
+use thanosql_storage::{StorageError, Store, StoreOptions, UniqueKey, with_keys};
 
 /// Rows that one commit adds to each of the two tables; each commit also deletes the rows of an earlier one.
 const ROWS: [i64; 5] = [1, 40, 1, 700, 3];
@@ -179,6 +179,18 @@ fn verify(store: &Store) -> u64 {
         let mut expected = expected.clone();
         expected.sort();
         assert_eq!(found, expected, "table {name} after commit {number}");
+        // The key finds each of these rows, and none of those that were deleted.
+        let find = |rows: &[(i64, String)]| {
+            let commits: ArrayRef =
+                Arc::new(Int64Array::from_iter_values(rows.iter().map(|(commit, _)| *commit)));
+            let texts: ArrayRef =
+                Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, text)| text)));
+            table.find(&table.keys()[0], &[commits, texts]).unwrap()
+        };
+        assert!(find(&expected).iter().all(Option::is_some), "table {name}: a key is lost");
+        let gone = (number as i64 - 3).max(0);
+        let gone: Vec<_> = (0..count(gone)).map(|row| (gone, text(gone, row))).collect();
+        assert!(find(&gone).iter().all(Option::is_none), "table {name}: a key is left over");
     }
     // The job is written after the commit, so it may be one behind; the checkpoint after the job.
     let job = store
@@ -221,10 +233,12 @@ fn open(folder: &Path) -> Store {
 }
 
 fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
+    let fields = vec![
         Field::new("commit", DataType::Int64, false),
         Field::new("text", DataType::Utf8, false),
-    ]))
+    ];
+    let key = UniqueKey { oid: 1, name: "key".to_owned(), columns: vec![0, 1], primary: true };
+    with_keys(&Schema::new(fields), &[key])
 }
 
 fn rows(commit: i64) -> RecordBatch {

@@ -1,25 +1,54 @@
 //! What a statement can name: stored tables, the system's own relations, and ThanoSQL's views.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
+pub mod constraints;
+mod lookup;
+pub mod sequences;
 pub mod system;
 pub mod table;
 pub mod thanosql;
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use thanosql_protocol::ClientIdentity;
-use thanosql_storage::Store;
+use arrow::datatypes::Schema;
+use sqlparser::ast as pg;
+use thanosql_protocol::{ClientIdentity, SqlError, SqlState};
+use thanosql_storage::{Store, UniqueKey};
 
+use crate::error::storage_error;
+use crate::exec::cursors::Cursors;
 use crate::session::settings::Settings;
 use crate::session::transaction::SessionTransaction;
-use system::{CatalogSource, ObjectDescription, ObjectKind, Setting};
+use crate::sql;
+use sequences::{ColumnSequence, sequence_by_oid};
+use system::{
+    CatalogSource, CheckDescription, CursorDescription, KeyDescription, ObjectDescription,
+    ObjectKind, Setting, TEMPORARY_SCHEMA,
+};
 
 /// What the system relations are computed from in one session: its snapshot and its settings, as they are when asked.
 pub struct SessionCatalog {
     transaction: SessionTransaction,
     store: Store,
     settings: Arc<Mutex<Settings>>,
+    cursors: Arc<Cursors>,
     client: ClientIdentity,
+    sequences: Mutex<UsedSequences>,
+}
+
+/// The sequences that a session has used.
+#[derive(Default)]
+struct UsedSequences {
+    /// Their definitions, which never change, by OID.
+    known: HashMap<u32, ColumnSequence>,
+    /// The last value that each gave this session.
+    current: HashMap<u32, i64>,
+    /// The one that was used last.
+    last: Option<u32>,
 }
 
 impl SessionCatalog {
@@ -28,9 +57,17 @@ impl SessionCatalog {
         transaction: SessionTransaction,
         store: Store,
         settings: Arc<Mutex<Settings>>,
+        cursors: Arc<Cursors>,
         client: ClientIdentity,
     ) -> SessionCatalog {
-        SessionCatalog { transaction, store, settings, client }
+        SessionCatalog {
+            transaction,
+            store,
+            settings,
+            cursors,
+            client,
+            sequences: Mutex::default(),
+        }
     }
 }
 
@@ -51,11 +88,13 @@ impl CatalogSource for SessionCatalog {
             .map(|table| ObjectDescription {
                 oid: table.oid(),
                 name: table.name().to_string(),
-                schema: "public".to_string(),
+                schema: if table.is_temporary() { TEMPORARY_SCHEMA } else { "public" }.to_string(),
                 kind: ObjectKind::Table,
                 columns: table.schema(),
                 row_count: table.row_count(),
                 definition: None,
+                keys: table.keys().iter().map(describe_key).collect(),
+                checks: describe_checks(&table.schema()),
             })
             .collect();
         objects.extend(snapshot.views().into_iter().map(|view| ObjectDescription {
@@ -66,6 +105,8 @@ impl CatalogSource for SessionCatalog {
             columns: view.schema(),
             row_count: 0,
             definition: Some(view.definition().to_string()),
+            keys: Vec::new(),
+            checks: Vec::new(),
         }));
         objects.extend(thanosql::descriptions());
         objects
@@ -99,7 +140,153 @@ impl CatalogSource for SessionCatalog {
         self.client.connection_id
     }
 
+    fn set(&self, name: &str, value: &str, local: bool) -> Result<String, SqlError> {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.set(name, value, local)?;
+        settings.get(name)
+    }
+
+    fn next_value(&self, oid: i64) -> Result<i64, SqlError> {
+        let sequence = self.sequence(oid)?;
+        let value = next_value(&self.store, &sequence)?;
+        let mut used = self.used();
+        used.current.insert(sequence.oid, value);
+        used.last = Some(sequence.oid);
+        Ok(value)
+    }
+
+    fn current_value(&self, oid: Option<i64>) -> Result<i64, SqlError> {
+        let undefined =
+            |what: String| SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, what);
+        match oid {
+            None => {
+                let used = self.used();
+                let value = used.last.and_then(|oid| used.current.get(&oid).copied());
+                value.ok_or_else(|| undefined("lastval is not yet defined in this session".into()))
+            }
+            Some(oid) => {
+                let sequence = self.sequence(oid)?;
+                let value = self.used().current.get(&sequence.oid).copied();
+                value.ok_or_else(|| {
+                    undefined(format!(
+                        "currval of sequence \"{}\" is not yet defined in this session",
+                        sequence.name
+                    ))
+                })
+            }
+        }
+    }
+
+    fn set_value(&self, oid: i64, value: i64, called: bool) -> Result<i64, SqlError> {
+        let sequence = self.sequence(oid)?;
+        if !(sequence.min..=sequence.max).contains(&value) {
+            return Err(SqlError::new(
+                SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+                format!(
+                    "setval: value {value} is out of bounds for sequence \"{}\" ({}..{})",
+                    sequence.name, sequence.min, sequence.max
+                ),
+            ));
+        }
+        let next = if called {
+            let next = value.checked_add(sequence.increment);
+            next.filter(|next| (sequence.min..=sequence.max).contains(next))
+        } else {
+            Some(value)
+        };
+        self.store.set_sequence(sequence.oid, next).map_err(storage_error)?;
+        self.used().current.insert(sequence.oid, value);
+        Ok(value)
+    }
+
+    fn cursors(&self) -> Vec<CursorDescription> {
+        self.cursors.list()
+    }
+
     fn database_bytes(&self) -> Option<u64> {
         self.store.size_on_disk().ok()
     }
+}
+
+impl SessionCatalog {
+    fn used(&self) -> MutexGuard<'_, UsedSequences> {
+        self.sequences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sequence(&self, oid: i64) -> Result<ColumnSequence, SqlError> {
+        let missing = || {
+            SqlError::new(
+                SqlState::UNDEFINED_TABLE,
+                format!("sequence with OID {oid} does not exist"),
+            )
+        };
+        let oid = u32::try_from(oid).map_err(|_| missing())?;
+        if let Some(known) = self.used().known.get(&oid) {
+            return Ok(known.clone());
+        }
+        let found = sequence_by_oid(&self.transaction.snapshot(), oid).ok_or_else(missing)?;
+        self.used().known.insert(oid, found.clone());
+        Ok(found)
+    }
+}
+
+/// The next value of a column's sequence.
+///
+/// # Errors
+/// 2200H at its end.
+pub fn next_value(store: &Store, sequence: &ColumnSequence) -> Result<i64, SqlError> {
+    let value = store.next_value(sequence.oid, &sequence.rules()).map_err(storage_error)?;
+    value.ok_or_else(|| {
+        let (end, bound) = match sequence.increment > 0 {
+            true => ("maximum", sequence.max),
+            false => ("minimum", sequence.min),
+        };
+        SqlError::new(
+            SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED,
+            format!("nextval: reached {end} value of sequence \"{}\" ({bound})", sequence.name),
+        )
+    })
+}
+
+fn describe_key(key: &UniqueKey) -> KeyDescription {
+    KeyDescription {
+        oid: key.oid,
+        name: key.name.clone(),
+        columns: key.columns.clone(),
+        primary: key.primary,
+    }
+}
+
+fn describe_checks(schema: &Schema) -> Vec<CheckDescription> {
+    constraints::checks_of(schema)
+        .into_iter()
+        .map(|check| CheckDescription {
+            oid: check.oid,
+            columns: columns_in(&check.expression, schema),
+            name: check.name,
+            expression: check.expression,
+        })
+        .collect()
+}
+
+/// The columns that an expression names.
+fn columns_in(expression: &str, schema: &Schema) -> Vec<usize> {
+    struct Finder<'a>(&'a Schema, BTreeSet<usize>);
+    impl pg::Visitor for Finder<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &pg::Expr) -> ControlFlow<()> {
+            let ident = match expr {
+                pg::Expr::Identifier(ident) => Some(ident),
+                pg::Expr::CompoundIdentifier(parts) => parts.last(),
+                _ => None,
+            };
+            self.1.extend(ident.and_then(|ident| self.0.index_of(&sql::fold(ident)).ok()));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(schema, BTreeSet::new());
+    if let Ok(expression) = sql::parse_expression(expression) {
+        let _ = pg::Visit::visit(&expression, &mut finder);
+    }
+    finder.1.into_iter().collect()
 }

@@ -2,13 +2,14 @@
 //!
 //! A scan is a single ordered partition, so that rows come back in the order in which they were stored, which is what
 //! people expect of `SELECT * FROM t LIMIT 5`; operators above it may still spread over threads. Row groups are decoded on a
-//! blocking thread, a few ahead of the reader. Changes never go through DataFusion's hooks for them (those lose
+//! blocking thread, a few ahead of the reader. A scan whose filters name a key is a look-up instead (`lookup`). Changes never go through DataFusion's hooks for them (those lose
 //! their filters, see `exec::dml`), so this file only reads.
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -16,12 +17,13 @@ use datafusion::common::Result;
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use thanosql_storage::{ROW_ID_COLUMN, Table};
 
+use super::lookup::{KeyLookupExec, pins_key_column, wanted_key};
 use crate::error::storage_error;
 
 /// Row groups that may wait, decoded, for the reader of a scan.
@@ -40,7 +42,8 @@ pub struct StoredTable {
 impl StoredTable {
     /// The table with its own columns. `defaults` are the expressions of columns that an INSERT leaves out.
     pub fn new(table: Table, defaults: Vec<(String, Expr)>) -> StoredTable {
-        let schema = table.schema();
+        // Keys and checks stand in the schema's metadata, which no plan has a use for.
+        let schema = Arc::new(Schema::new(table.schema().fields().clone()));
         StoredTable { table, schema, with_row_ids: false, defaults }
     }
 
@@ -48,7 +51,7 @@ impl StoredTable {
     pub fn with_row_ids(table: Table) -> StoredTable {
         let mut fields: Vec<_> = table.schema().fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(ROW_ID_COLUMN, DataType::UInt64, false)));
-        let schema = Arc::new(Schema::new_with_metadata(fields, table.schema().metadata().clone()));
+        let schema = Arc::new(Schema::new(fields));
         StoredTable { table, schema, with_row_ids: true, defaults: Vec::new() }
     }
 }
@@ -76,16 +79,31 @@ impl TableProvider for StoredTable {
         self.defaults.iter().find(|(name, _)| name == column).map(|(_, default)| default)
     }
 
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let answer = |filter: &&Expr| match pins_key_column(&self.table, filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(answer).collect())
+    }
+
     async fn scan(
         &self,
         _state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let columns: Vec<usize> =
             projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&columns)?);
+        if let Some((key, values)) = wanted_key(&self.table, filters) {
+            let table = self.table.clone();
+            return Ok(Arc::new(KeyLookupExec::new(table, key, values, columns, schema)));
+        }
         let partition = TablePartition {
             table: self.table.clone(),
             schema: schema.clone(),
@@ -124,7 +142,7 @@ impl fmt::Debug for TablePartition {
 }
 
 impl TablePartition {
-    fn read(&self, group: usize) -> Result<arrow::record_batch::RecordBatch> {
+    fn read(&self, group: usize) -> Result<RecordBatch> {
         let table_columns = self.table.schema().fields().len();
         let wanted: Vec<usize> =
             self.columns.iter().copied().filter(|column| *column < table_columns).collect();
@@ -145,8 +163,9 @@ impl TablePartition {
                 order.push(wanted.len());
             }
         }
-        let batch = batch.project(&order)?;
-        Ok(batch.with_schema(self.schema.clone())?)
+        let columns = order.into_iter().map(|column| batch.column(column).clone()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 }
 

@@ -195,6 +195,8 @@ pub fn descriptions() -> Vec<ObjectDescription> {
             columns: relation.schema(),
             row_count: 0,
             definition: None,
+            keys: Vec::new(),
+            checks: Vec::new(),
         })
         .collect()
 }

@@ -14,6 +14,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::rowset;
+use crate::catalog::sequences::ColumnSequence;
 use crate::error::{arrow_error, datafusion_error};
 use crate::session::transaction::SessionTransaction;
 
@@ -77,7 +78,7 @@ pub struct Appender {
     pub(crate) schema: SchemaRef,
     /// The table's column of each of the data's.
     pub(crate) targets: Vec<usize>,
-    /// The default of each of the table's columns, one value long; `None` is NULL.
+    /// The default of each of the table's columns, one value long; `None` is its sequence's next value, or NULL.
     pub(crate) defaults: Vec<Option<ArrayRef>>,
     /// Over the table's columns: which rows are taken.
     pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
@@ -91,9 +92,27 @@ impl Appender {
         self.schema.field(self.targets[column])
     }
 
-    /// The default of a column of the data.
-    pub fn default(&self, column: usize) -> Option<&ArrayRef> {
-        self.defaults[self.targets[column]].as_ref()
+    /// Whether a column of the data has a default.
+    pub fn has_default(&self, column: usize) -> bool {
+        self.defaults[self.targets[column]].is_some()
+            || ColumnSequence::of(self.field(column)).is_some()
+    }
+
+    /// What so many rows have in a column of the data that ask for its default.
+    ///
+    /// # Errors
+    /// 2200H when a sequence comes to its end.
+    pub fn default_values(&self, column: usize, count: usize) -> Result<ArrayRef, SqlError> {
+        self.unasked(self.targets[column], count)
+    }
+
+    /// What so many rows have in a column of the table that the data says nothing of.
+    fn unasked(&self, column: usize, count: usize) -> Result<ArrayRef, SqlError> {
+        match &self.defaults[column] {
+            Some(default) => repeated(default, count),
+            // Every row has a value of its own; without a sequence it is NULL.
+            None => self.transaction.next_values(self.schema.field(column), count),
+        }
     }
 
     /// Stores a chunk.
@@ -124,13 +143,10 @@ impl Appender {
             columns[*target] = Some(column.clone());
         }
         let mut whole = Vec::with_capacity(columns.len());
-        for ((column, default), field) in
-            columns.into_iter().zip(&self.defaults).zip(self.schema.fields())
-        {
-            whole.push(match (column, default) {
-                (Some(column), _) => column,
-                (None, Some(default)) => repeated(default, count)?,
-                (None, None) => arrow::array::new_null_array(field.data_type(), count),
+        for (index, column) in columns.into_iter().enumerate() {
+            whole.push(match column {
+                Some(column) => column,
+                None => self.unasked(index, count)?,
             });
         }
         let fields: Vec<Field> = self
@@ -219,7 +235,7 @@ mod tests {
 
     use arrow::array::{Int64Array, StringArray};
     use arrow::datatypes::DataType;
-    use thanosql_storage::{Store, StoreOptions};
+    use thanosql_storage::{Owner, Store, StoreOptions};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -227,7 +243,7 @@ mod tests {
     async fn appender(folder: &std::path::Path) -> Appender {
         let options = StoreOptions { sled_cache_bytes: 1 << 20, column_cache_bytes: 1 << 20 };
         let store = Store::open(folder, options).unwrap();
-        let transaction = SessionTransaction::new(store, Arc::default());
+        let transaction = SessionTransaction::new(store, Owner::default(), Arc::default());
         transaction.write("t", None, &CancellationToken::new()).await.unwrap();
         let schema = Arc::new(Schema::new(vec![
             Field::new("a", DataType::Int64, false),

@@ -19,16 +19,19 @@ use sqlparser::ast as pg;
 use thanosql_protocol::{Response, RowsTag, SqlError, SqlState};
 use thanosql_storage::{ROW_ID_COLUMN, Table};
 
+use super::upsert::{Conflict, conflict_keys, name_excluded};
 use super::{Control, rowset};
+use crate::catalog::sequences::{ColumnSequence, SequenceKind, sequences_of};
+use crate::catalog::system::TEMPORARY_SCHEMA;
 use crate::catalog::table::StoredTable;
-use crate::error::{datafusion_error, undefined_table};
+use crate::error::{datafusion_error, storage_error, undefined_table};
 use crate::plan::types::COLUMN_DEFAULT;
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::sql::{self, Embedded, Parsed};
 
 /// The name under which a change's query sees its target with row ids.
-const TARGET: &str = "__thanosql_target";
+pub(super) const TARGET: &str = "__thanosql_target";
 
 /// A change, planned.
 pub struct Change {
@@ -38,6 +41,8 @@ pub struct Change {
     pub plan: LogicalPlan,
     kind: ChangeKind,
     returning: Option<Returning>,
+    /// ON CONFLICT.
+    conflict: Option<Conflict>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,6 +93,10 @@ pub fn target_name(name: &pg::ObjectName) -> Result<String, SqlError> {
             }
         }
     }
+    // Names with control characters are the server's own.
+    if let Some(name) = parts.last().filter(|name| name.contains('\u{1}')) {
+        return Err(SqlError::new(SqlState::INVALID_NAME, format!("invalid name {name:?}")));
+    }
     match parts.as_slice() {
         [table] => Ok(table.clone()),
         [.., schema, table] => {
@@ -105,6 +114,7 @@ pub fn target_name(name: &pg::ObjectName) -> Result<String, SqlError> {
 pub fn check_schema(schema: &str, table: &str) -> Result<(), SqlError> {
     match schema {
         "public" => Ok(()),
+        schema if is_temporary_schema(schema) => Ok(()),
         "pg_catalog" | "information_schema" | "thanosql" => Err(SqlError::new(
             SqlState::INSUFFICIENT_PRIVILEGE,
             format!("permission denied: \"{schema}.{table}\" belongs to the system"),
@@ -114,6 +124,11 @@ pub fn check_schema(schema: &str, table: &str) -> Result<(), SqlError> {
             format!("schema \"{schema}\" does not exist"),
         )),
     }
+}
+
+/// Whether a schema is that of the session's temporary tables.
+pub fn is_temporary_schema(schema: &str) -> bool {
+    schema == "pg_temp" || schema == TEMPORARY_SCHEMA
 }
 
 /// The table that a statement names, or why it cannot be changed.
@@ -169,9 +184,6 @@ impl ClientSession {
         insert: &pg::Insert,
         embedded: &[Embedded],
     ) -> Result<Change, SqlError> {
-        if insert.on.is_some() {
-            return Err(unsupported("ON CONFLICT"));
-        }
         if insert.or.is_some()
             || insert.ignore
             || insert.overwrite
@@ -184,19 +196,14 @@ impl ClientSession {
         let table = stored_table(scope, &name)?;
         let schema = table.schema();
         let given = insert_columns(&insert.columns, &schema, &name)?;
-        let mut default_values: HashSet<(usize, usize)> = HashSet::new();
         let source = match &insert.source {
             Some(source) => {
                 let mut source = source.clone();
-                settle_values(&mut source, scope, &schema, &given, &mut default_values);
+                settle_values(&mut source, scope, &schema, &given)?;
                 Some(self.plan_source(scope, source, embedded)?)
             }
             None => None,
         };
-        if !default_values.is_empty() {
-            return Err(unsupported("DEFAULT inside of VALUES")
-                .with_hint("Leave the column out of the list of columns."));
-        }
         let source = match source {
             Some(source) => source,
             // INSERT INTO t DEFAULT VALUES
@@ -236,12 +243,62 @@ impl ClientSession {
             .and_then(LogicalPlanBuilder::build)
             .map_err(|error| datafusion_error(error, None))?;
         let alias = insert.table_alias.as_ref().map(|alias| sql::fold(&alias.alias));
+        let alias = alias.unwrap_or_else(|| name.clone());
+        let conflict = match &insert.on {
+            None => None,
+            Some(pg::OnInsert::OnConflict(on)) => {
+                Some(self.plan_conflict(scope, on, &table, &alias)?)
+            }
+            Some(_) => return Err(unsupported("ON DUPLICATE KEY UPDATE")),
+        };
         Ok(Change {
-            returning: returning(insert.returning.as_ref(), alias.unwrap_or_else(|| name.clone())),
+            returning: returning(insert.returning.as_ref(), alias),
             table: name,
             plan,
             kind: ChangeKind::Insert,
+            conflict,
         })
+    }
+
+    /// ON CONFLICT.
+    fn plan_conflict(
+        &self,
+        scope: &mut Scope,
+        on: &pg::OnConflict,
+        table: &Table,
+        alias: &str,
+    ) -> Result<Conflict, SqlError> {
+        let keys = conflict_keys(on.conflict_target.as_ref(), table)?;
+        let update = match &on.action {
+            pg::OnConflictAction::DoNothing => return Ok(Conflict::Nothing(keys)),
+            pg::OnConflictAction::DoUpdate(update) => update,
+        };
+        let (Some(key), true) = (keys.into_iter().next(), on.conflict_target.is_some()) else {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+            )
+            .with_hint("For example, ON CONFLICT (column_name)."));
+        };
+        let (name, schema) = (table.name(), table.schema());
+        let mut assigned = assigned_values(scope, &update.assignments, &schema, name)?;
+        let mut values = Vec::with_capacity(schema.fields().len());
+        for (index, field) in schema.fields().iter().enumerate() {
+            let mut value =
+                assigned.remove(&index).unwrap_or_else(|| qualified(alias, field.name()));
+            name_excluded(&mut value, alias, name, &schema)?;
+            values.push(value);
+        }
+        let mut selection = update.selection.clone();
+        if let Some(selection) = &mut selection {
+            name_excluded(selection, alias, name, &schema)?;
+        }
+        let conflict = Conflict::Update { key, values, selection, alias: alias.to_string() };
+        // Planned over no rows: for its errors, and for the types of its parameters.
+        if let Some(plan) = self.plan_conflict_update(scope, &conflict, &schema, Vec::new())? {
+            plan::infer_parameters(&plan, &mut scope.parameters)?;
+        }
+        Ok(conflict)
     }
 
     fn plan_source(
@@ -255,9 +312,9 @@ impl ClientSession {
 
     /// The value of a column that an INSERT leaves out.
     fn default_of(&self, scope: &Scope, field: &Field) -> Result<Expr, SqlError> {
-        match field.metadata().get(COLUMN_DEFAULT) {
+        match default_text(field) {
             Some(text) => {
-                let expression = sql::parse_expression(text).map_err(crate::error::parse_error)?;
+                let expression = sql::parse_expression(&text).map_err(crate::error::parse_error)?;
                 plan::plan_constant(&self.state, scope, expression)
             }
             None => ScalarValue::try_new_null(field.data_type())
@@ -278,42 +335,7 @@ impl ClientSession {
         let (name, alias) = factor_name(&update.table)?;
         let table = stored_table(scope, &name)?;
         let schema = table.schema();
-        let mut assigned: HashMap<usize, pg::Expr> = HashMap::new();
-        for assignment in &update.assignments {
-            let pg::AssignmentTarget::ColumnName(column) = &assignment.target else {
-                return Err(unsupported("assigning several columns at once"));
-            };
-            let column_name = match column.0.last().and_then(pg::ObjectNamePart::as_ident) {
-                Some(ident) => sql::fold(ident),
-                None => return Err(unsupported("this target of an assignment")),
-            };
-            let index = schema
-                .index_of(&column_name)
-                .map_err(|_| missing_column(&column_name, &name, &schema))?;
-            let value = match &assignment.value {
-                pg::Expr::Identifier(ident)
-                    if ident.quote_style.is_none()
-                        && ident.value.eq_ignore_ascii_case("default") =>
-                {
-                    match schema.field(index).metadata().get(COLUMN_DEFAULT) {
-                        Some(text) => {
-                            sql::parse_expression(text).map_err(crate::error::parse_error)?
-                        }
-                        None => pg::Expr::Value(pg::Value::Null.into()),
-                    }
-                }
-                value => value.clone(),
-            };
-            if let Some(n) = placeholder(&value) {
-                scope.parameters.settle(n, schema.field(index).data_type().clone());
-            }
-            if assigned.insert(index, value).is_some() {
-                return Err(SqlError::new(
-                    SqlState::SYNTAX_ERROR,
-                    format!("multiple assignments to same column \"{column_name}\""),
-                ));
-            }
-        }
+        let mut assigned = assigned_values(scope, &update.assignments, &schema, &name)?;
         let mut items = vec![(ROW_ID_COLUMN.to_string(), qualified(&alias, ROW_ID_COLUMN))];
         for (index, field) in schema.fields().iter().enumerate() {
             let value = assigned.remove(&index).unwrap_or_else(|| qualified(&alias, field.name()));
@@ -335,24 +357,13 @@ impl ClientSession {
             update.selection.clone(),
             embedded,
         )?;
-        // The new values as values of their columns.
-        let mut projection = vec![Expr::Column(Column::from(plan.schema().qualified_field(0)))];
-        for (index, field) in schema.fields().iter().enumerate() {
-            plan::provenance::check_assignment(&plan, index + 1, field)?;
-            let value = Expr::Column(Column::from(plan.schema().qualified_field(index + 1)));
-            let value = plan::coerce::assign(value, plan.schema().as_ref(), field.data_type())
-                .map_err(|error| datafusion_error(error, None))?;
-            projection.push(value.alias(field.name()));
-        }
-        let plan = LogicalPlanBuilder::from(plan)
-            .project(projection)
-            .and_then(LogicalPlanBuilder::build)
-            .map_err(|error| datafusion_error(error, None))?;
+        let plan = new_values(plan, &schema)?;
         Ok(Change {
             returning: returning(update.returning.as_ref(), alias),
             table: name,
             plan,
             kind: ChangeKind::Update,
+            conflict: None,
         })
     }
 
@@ -388,6 +399,7 @@ impl ClientSession {
             table: name,
             plan,
             kind: ChangeKind::Delete,
+            conflict: None,
         })
     }
 
@@ -467,14 +479,28 @@ impl ClientSession {
         let schema = table.schema();
         let stream = control.run(self.start(&scope, change.plan.clone())).await?;
         let (verb, rows, changed) = match change.kind {
-            ChangeKind::Insert => match &change.returning {
-                None => {
+            ChangeKind::Insert => match (&change.conflict, &change.returning) {
+                (Some(conflict), returning) => {
+                    let outcome = self
+                        .upsert(
+                            &scope,
+                            &change.table,
+                            &schema,
+                            conflict,
+                            stream,
+                            returning.is_some(),
+                            control,
+                        )
+                        .await?;
+                    ("INSERT 0", outcome.rows, outcome.changed)
+                }
+                (None, None) => {
                     let rows =
                         rowset::store(&self.transaction, &change.table, &schema, stream, control)
                             .await?;
                     ("INSERT 0", rows, Vec::new())
                 }
-                Some(_) => {
+                (None, Some(_)) => {
                     let mut changed = Vec::new();
                     for batch in rowset::collect(stream, control).await? {
                         let batch = rowset::conform(&batch, &schema)?;
@@ -535,6 +561,16 @@ impl ClientSession {
                 return Err(undefined_table(&name));
             }
             self.transaction.change(|transaction| transaction.truncate(&name))?;
+            if truncate.identity == Some(pg::TruncateIdentityOption::Restart) {
+                let table = self.transaction.snapshot().table(&name);
+                let schema = table.map(|table| table.schema());
+                for (_, sequence) in schema.iter().flat_map(|schema| sequences_of(schema)) {
+                    let store = &self.server.store;
+                    store
+                        .set_sequence(sequence.oid, Some(sequence.start))
+                        .map_err(storage_error)?;
+                }
+            }
         }
         Ok(Response::Done { tag: "TRUNCATE TABLE".to_string() })
     }
@@ -587,31 +623,143 @@ pub fn missing_column(column: &str, table: &str, schema: &SchemaRef) -> SqlError
     }
 }
 
-/// Parameters that stand alone in VALUES have the types of their columns. Finds DEFAULT among the values.
+/// The values that SET gives, by column. Settles the types of parameters that stand alone.
+fn assigned_values(
+    scope: &mut Scope,
+    assignments: &[pg::Assignment],
+    schema: &SchemaRef,
+    table: &str,
+) -> Result<HashMap<usize, pg::Expr>, SqlError> {
+    let mut assigned: HashMap<usize, pg::Expr> = HashMap::new();
+    let mut assign = |scope: &mut Scope, column: &pg::ObjectName, value: &pg::Expr| {
+        let name = match column.0.last().and_then(pg::ObjectNamePart::as_ident) {
+            Some(ident) => sql::fold(ident),
+            None => return Err(unsupported("this target of an assignment")),
+        };
+        let index = schema.index_of(&name).map_err(|_| missing_column(&name, table, schema))?;
+        let field = schema.field(index);
+        let value = if is_default(value) {
+            default_expression(field)?
+        } else {
+            refuse_generated(field, format!("column \"{name}\" can only be updated to DEFAULT"))?;
+            value.clone()
+        };
+        if let Some(n) = placeholder(&value) {
+            scope.parameters.settle(n, field.data_type().clone());
+        }
+        if assigned.insert(index, value).is_some() {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                format!("multiple assignments to same column \"{name}\""),
+            ));
+        }
+        Ok(())
+    };
+    for assignment in assignments {
+        match (&assignment.target, &assignment.value) {
+            (pg::AssignmentTarget::ColumnName(column), value) => assign(scope, column, value)?,
+            // SET (a, b) = (1, 2)
+            (pg::AssignmentTarget::Tuple(columns), pg::Expr::Tuple(values)) => {
+                if columns.len() != values.len() {
+                    return Err(SqlError::new(
+                        SqlState::SYNTAX_ERROR,
+                        "number of columns does not match number of values",
+                    ));
+                }
+                for (column, value) in columns.iter().zip(values) {
+                    assign(scope, column, value)?;
+                }
+            }
+            (pg::AssignmentTarget::Tuple(_), _) => {
+                return Err(unsupported("assigning several columns from a query"));
+            }
+        }
+    }
+    Ok(assigned)
+}
+
+/// Whether a value is the word DEFAULT.
+fn is_default(value: &pg::Expr) -> bool {
+    matches!(value, pg::Expr::Identifier(ident)
+        if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
+}
+
+/// The SQL text of what a column is when an INSERT leaves it out.
+fn default_text(field: &Field) -> Option<String> {
+    let default = field.metadata().get(COLUMN_DEFAULT).cloned();
+    default.or_else(|| ColumnSequence::of(field).map(|sequence| sequence.call()))
+}
+
+/// # Errors
+/// 428C9 if a column takes no value but its sequence's.
+fn refuse_generated(field: &Field, message: String) -> Result<(), SqlError> {
+    match ColumnSequence::of(field) {
+        Some(sequence) if sequence.kind == SequenceKind::Always => {
+            Err(SqlError::new(SqlState::GENERATED_ALWAYS, message).with_detail(format!(
+                "Column \"{}\" is an identity column defined as GENERATED ALWAYS.",
+                field.name()
+            )))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A column's default as an expression; NULL if it has none.
+fn default_expression(field: &Field) -> Result<pg::Expr, SqlError> {
+    match default_text(field) {
+        Some(text) => sql::parse_expression(&text).map_err(crate::error::parse_error),
+        None => Ok(pg::Expr::Value(pg::Value::Null.into())),
+    }
+}
+
+/// Row ids and new values as values of their columns.
+pub(super) fn new_values(plan: LogicalPlan, schema: &SchemaRef) -> Result<LogicalPlan, SqlError> {
+    let mut projection = vec![Expr::Column(Column::from(plan.schema().qualified_field(0)))];
+    for (index, field) in schema.fields().iter().enumerate() {
+        plan::provenance::check_assignment(&plan, index + 1, field)?;
+        let value = Expr::Column(Column::from(plan.schema().qualified_field(index + 1)));
+        let value = plan::coerce::assign(value, plan.schema().as_ref(), field.data_type())
+            .map_err(|error| datafusion_error(error, None))?;
+        projection.push(value.alias(field.name()));
+    }
+    LogicalPlanBuilder::from(plan)
+        .project(projection)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|error| datafusion_error(error, None))
+}
+
+/// Parameters that stand alone in VALUES have the types of their columns; DEFAULT there is the column's default.
 fn settle_values(
     source: &mut pg::Query,
     scope: &mut Scope,
     schema: &SchemaRef,
     given: &[usize],
-    defaults: &mut HashSet<(usize, usize)>,
-) {
-    let pg::SetExpr::Values(values) = source.body.as_mut() else { return };
-    for (row, values) in values.rows.iter_mut().enumerate() {
+) -> Result<(), SqlError> {
+    let pg::SetExpr::Values(values) = source.body.as_mut() else {
+        return given.iter().try_for_each(|column| refuse_value(schema.field(*column)));
+    };
+    for values in &mut values.rows {
         for (position, value) in values.content.iter_mut().enumerate() {
             let Some(column) = given.get(position) else { continue };
-            if let Some(n) = placeholder(value) {
-                scope.parameters.settle(n, schema.field(*column).data_type().clone());
+            let field = schema.field(*column);
+            if is_default(value) {
+                *value = default_expression(field)?;
             } else {
-                plan::as_vector(value, schema.field(*column).data_type());
+                refuse_value(field)?;
             }
-            if let pg::Expr::Identifier(ident) = value
-                && ident.quote_style.is_none()
-                && ident.value.eq_ignore_ascii_case("default")
-            {
-                defaults.insert((row, position));
+            if let Some(n) = placeholder(value) {
+                scope.parameters.settle(n, field.data_type().clone());
+            } else {
+                plan::as_vector(value, field.data_type());
             }
         }
     }
+    Ok(())
+}
+
+fn refuse_value(field: &Field) -> Result<(), SqlError> {
+    let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", field.name());
+    refuse_generated(field, message)
 }
 
 /// The `n` of an expression that is `$n` and nothing else.
@@ -654,24 +802,24 @@ fn delete_target(delete: &pg::Delete) -> Result<&pg::TableWithJoins, SqlError> {
 }
 
 /// `alias.column`, whatever characters they have.
-fn qualified(alias: &str, column: &str) -> pg::Expr {
+pub(super) fn qualified(alias: &str, column: &str) -> pg::Expr {
     pg::Expr::CompoundIdentifier(vec![
         pg::Ident::with_quote('"', alias),
         pg::Ident::with_quote('"', column),
     ])
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A tree to fill in. Only text of ours is parsed.
-fn template(text: &str) -> Result<pg::Query, SqlError> {
+pub(super) fn template(text: &str) -> Result<pg::Query, SqlError> {
     sql::parse_query(text).map(|body| *body.query).map_err(crate::error::parse_error)
 }
 
 /// Splits row ids off and drops rows that a join found twice: PostgreSQL changes a row once, with any of its matches.
-fn first_of_each_row(
+pub(super) fn first_of_each_row(
     batches: Vec<RecordBatch>,
     schema: &SchemaRef,
 ) -> Result<(Vec<u64>, Vec<RecordBatch>), SqlError> {

@@ -4,8 +4,12 @@
 //! Every statement runs under a [`Control`]: one token that stops it, whoever pulls it (CancelRequest, a vanished client,
 //! statement_timeout, shutdown), and the way for its notices.
 
+pub mod alter;
 pub mod append;
+pub mod checks;
+pub mod constraints;
 pub mod copy;
+pub mod cursors;
 pub mod datasets;
 pub mod ddl;
 pub mod dml;
@@ -20,6 +24,7 @@ pub mod rowset;
 pub mod session;
 mod statement_text;
 pub mod training;
+pub mod upsert;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -78,7 +78,7 @@ async fn optimized(
 
 /// The columns of a plan's rows, as they are described to clients.
 pub fn result_schema(plan: &LogicalPlan) -> SchemaRef {
-    Arc::new(plan.schema().as_arrow().clone())
+    plan::names::shown_schema(plan.schema().as_arrow())
 }
 
 /// The rows of a stream until the statement is stopped; then its error.

@@ -12,9 +12,11 @@ use futures::StreamExt as _;
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::Control;
+use crate::catalog::sequences::without_sequence;
 use crate::error::{arrow_error, datafusion_error};
+use crate::plan::names::shown;
 use crate::plan::scores::SCORE_KEY;
-use crate::plan::types::PG_TYPMOD;
+use crate::plan::types::{COLUMN_DEFAULT, PG_TYPMOD};
 use crate::session::transaction::SessionTransaction;
 
 /// A query's columns as those of a table. All may be NULL.
@@ -24,25 +26,28 @@ use crate::session::transaction::SessionTransaction;
 pub fn storable_schema(schema: &Schema) -> Result<SchemaRef, SqlError> {
     let mut fields: Vec<Field> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
-        if fields.iter().any(|other| other.name() == field.name()) {
+        let name = shown(field.name());
+        if fields.iter().any(|other| other.name() == name) {
             return Err(SqlError::new(
                 SqlState::DUPLICATE_COLUMN,
-                format!("column \"{}\" specified more than once", field.name()),
+                format!("column \"{name}\" specified more than once"),
             ));
         }
         let data_type = storable_type(field.data_type()).ok_or_else(|| {
             SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
                 format!(
-                    "column \"{}\" has a type that cannot be stored: {}",
-                    field.name(),
+                    "column \"{name}\" has a type that cannot be stored: {}",
                     field.data_type()
                 ),
             )
         })?;
+        // A default belongs to the column that it was given to.
         let mut metadata = field.metadata().clone();
+        metadata.remove(COLUMN_DEFAULT);
         metadata.remove(SCORE_KEY);
-        fields.push(Field::new(field.name(), data_type, true).with_metadata(metadata));
+        without_sequence(&mut metadata);
+        fields.push(Field::new(name, data_type, true).with_metadata(metadata));
     }
     Ok(Arc::new(Schema::new(fields)))
 }

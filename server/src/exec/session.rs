@@ -24,6 +24,9 @@ impl ClientSession {
                 "there is already a transaction in progress",
             ));
         }
+        if !self.transaction.in_block() {
+            self.block_settings = Some(self.settings_now());
+        }
         self.transaction.begin();
         self.set_modes(modes, true)?;
         Ok(Response::Done { tag: tag.to_string() })
@@ -64,9 +67,10 @@ impl ClientSession {
             control.notices.send(no_transaction());
         }
         let outcome = self.transaction.commit();
-        self.settings().end_transaction();
+        self.end_transaction(matches!(outcome, Ok(true)));
         let tag = if outcome? { "COMMIT" } else { "ROLLBACK" };
         if chain {
+            self.block_settings = Some(self.settings_now());
             self.transaction.begin();
         }
         Ok(Response::Done { tag: tag.to_string() })
@@ -82,9 +86,48 @@ impl ClientSession {
             control.notices.send(no_transaction());
         }
         self.transaction.rollback();
-        self.settings().end_transaction();
+        self.end_transaction(false);
         if chain {
+            self.block_settings = Some(self.settings_now());
             self.transaction.begin();
+        }
+        Ok(Response::Done { tag: "ROLLBACK".to_string() })
+    }
+
+    /// What ends with every transaction, in a block or not: SET LOCAL, savepoints, cursors; after a rollback SET, too.
+    pub(crate) fn end_transaction(&mut self, committed: bool) {
+        let before = self.block_settings.take();
+        self.savepoint_settings.clear();
+        self.cursors.end_transaction(committed);
+        match before {
+            Some(before) if !committed => self.settings().restore(&before),
+            Some(_) | None => self.settings().end_transaction(),
+        }
+    }
+
+    /// SAVEPOINT.
+    pub(crate) fn set_savepoint(&mut self, name: &pg::Ident) -> Result<Response, SqlError> {
+        self.transaction.set_savepoint(&sql::fold(name))?;
+        let settings = self.settings_now();
+        self.savepoint_settings.push(settings);
+        Ok(Response::Done { tag: "SAVEPOINT".to_string() })
+    }
+
+    /// RELEASE.
+    pub(crate) fn release_savepoint(&mut self, name: &pg::Ident) -> Result<Response, SqlError> {
+        let left = self.transaction.release_savepoint(&sql::fold(name))?;
+        self.savepoint_settings.truncate(left);
+        self.cursors.release_to(left);
+        Ok(Response::Done { tag: "RELEASE".to_string() })
+    }
+
+    /// ROLLBACK TO.
+    pub(crate) fn rollback_to_savepoint(&mut self, name: &pg::Ident) -> Result<Response, SqlError> {
+        let left = self.transaction.rollback_to_savepoint(&sql::fold(name))?;
+        self.savepoint_settings.truncate(left);
+        self.cursors.roll_back_to(left);
+        if let Some(then) = self.savepoint_settings.last() {
+            self.settings().restore(then);
         }
         Ok(Response::Done { tag: "ROLLBACK".to_string() })
     }
@@ -182,10 +225,16 @@ impl ClientSession {
     }
 
     /// DISCARD.
-    pub(crate) fn discard(&mut self, object: &pg::DiscardObject) -> Result<Response, SqlError> {
+    pub(crate) async fn discard(
+        &mut self,
+        object: &pg::DiscardObject,
+        control: &Control,
+    ) -> Result<Response, SqlError> {
         let tag = match object {
             pg::DiscardObject::ALL => {
                 self.refuse_in_block("DISCARD ALL")?;
+                self.close_cursor(None)?;
+                self.drop_temporary(control).await?;
                 self.settings().reset_all();
                 self.prepared.clear();
                 self.closed.push(Closed::AllStatements);
@@ -193,9 +242,22 @@ impl ClientSession {
             }
             pg::DiscardObject::PLANS => "DISCARD PLANS",
             pg::DiscardObject::SEQUENCES => "DISCARD SEQUENCES",
-            pg::DiscardObject::TEMP => "DISCARD TEMP",
+            pg::DiscardObject::TEMP => {
+                self.drop_temporary(control).await?;
+                "DISCARD TEMP"
+            }
         };
         Ok(Response::Done { tag: tag.to_string() })
+    }
+
+    async fn drop_temporary(&self, control: &Control) -> Result<(), SqlError> {
+        for table in self.transaction.snapshot().tables() {
+            if table.is_temporary() {
+                self.lock(table.name(), control).await?;
+                self.transaction.change(|transaction| transaction.drop_table(table.name()))?;
+            }
+        }
+        Ok(())
     }
 
     /// DEALLOCATE.

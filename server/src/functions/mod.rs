@@ -8,6 +8,8 @@
 //! - [`mod@print`]: what PRINT IMAGE adds to a query: [`print_function`] and [`print_plan`].
 //! - [`predict`]: what PREDICT adds to a query; [`evaluate`]: what EVALUATE looks at in each image, keeps of all of them, and
 //!   makes of that; [`nearest`]: the nearest rows of another table, for FUNCTION compute.similarity.
+//! - [`postgres`]: PostgreSQL's functions that DataFusion lacks; [`patterns`] has the patterns of `to_char`, [`rows`] the
+//!   frame that they are written in: [`postgres_functions`].
 //! - [`training_rows`]: what CONVERT fills in from the rows that a model was trained with: [`target_function`],
 //!   [`filename_function`].
 //!
@@ -22,8 +24,11 @@ pub mod evaluate;
 pub mod nearest;
 pub mod nested;
 pub(crate) mod parts;
+pub mod patterns;
+pub mod postgres;
 pub mod predict;
 pub mod print;
+pub mod rows;
 pub mod training_rows;
 pub mod vector;
 pub mod vector_aggregates;
@@ -33,6 +38,7 @@ pub mod vector_shape;
 
 pub use embed::{EmbedContext, embed_function, resolve_constants};
 pub use nested::separate_nested;
+pub use postgres::postgres_functions;
 pub use print::{PrintContext, PrintFormat, print_function, print_plan};
 pub use training_rows::{filename_function, target_function};
 pub use vector::vector_functions;

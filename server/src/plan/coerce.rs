@@ -1,9 +1,9 @@
 //! Values on their way into a column or a cast: PostgreSQL's text forms where the source is text.
 //!
 //! Arrow's casts read numbers and dates from text, but not `'[1,2,3]'::vector(3)`, `'\x00ff'::bytea`, uuids or arrays, and they
-//! name errors in their own way. So a cast from text goes through the reader that the wire protocol uses for parameters; and a cast of a
-//! vector or an array to text through its writer. What becomes a vector is checked as pgvector checks it. Every other cast stays
-//! DataFusion's.
+//! name errors in their own way. So a cast from text goes through the reader that the wire protocol uses for parameters, and
+//! a cast to text through its writer. A number that becomes a whole one is rounded, as in PostgreSQL, where Arrow cuts it off. What
+//! becomes a vector is checked as pgvector checks it. Every other cast stays DataFusion's.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
@@ -11,10 +11,12 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, PrimitiveBuilder, StringArray, new_empty_array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveBuilder, StringArray, new_empty_array,
 };
-use arrow::compute::{cast, concat};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type};
+use arrow::compute::{CastOptions, cast, cast_with_options, concat};
+use arrow::datatypes::{
+    DataType, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::Placeholder;
@@ -45,6 +47,12 @@ pub fn assign(expr: Expr, schema: &dyn ExprSchema, target: &DataType) -> Result<
     {
         return Ok(to_vector(expr, dimensions));
     }
+    if is_text(target) && needs_writer(&source) {
+        return write_text(expr, schema);
+    }
+    if is_rounded(&source, target) {
+        return Ok(ScalarUDF::from(RoundTo::new(target.clone())).call(vec![expr]));
+    }
     Ok(Expr::Cast(Cast::new(Box::new(expr), target.clone())))
 }
 
@@ -68,7 +76,7 @@ fn to_vector(expr: Expr, dimensions: i32) -> Expr {
 }
 
 /// A cast as PostgreSQL means it, where DataFusion would mean something else.
-fn converted(cast: Cast, source: &DataType) -> Result<Transformed<Expr>> {
+fn converted(cast: Cast, source: &DataType, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
     let target = cast.field.data_type().clone();
     if let Some(dimensions) = vector_length(&target) {
         if let Expr::Placeholder(Placeholder { id, field: None }) = *cast.expr {
@@ -94,9 +102,16 @@ fn converted(cast: Cast, source: &DataType) -> Result<Transformed<Expr>> {
         let reader = ScalarUDF::from(ReadText::new(target));
         return Ok(Transformed::yes(reader.call(vec![*cast.expr])));
     }
-    if is_text(&target) && is_list(source) {
-        let writer = ScalarUDF::from(WriteText::new(target));
-        return Ok(Transformed::yes(writer.call(vec![*cast.expr])));
+    if is_text(&target) && needs_writer(source) {
+        let text = write_text(*cast.expr, schema)?;
+        return Ok(Transformed::yes(match target {
+            DataType::Utf8 => text,
+            target => Expr::Cast(Cast::new(Box::new(text), target)),
+        }));
+    }
+    if is_rounded(source, &target) {
+        let rounded = ScalarUDF::from(RoundTo::new(target));
+        return Ok(Transformed::yes(rounded.call(vec![*cast.expr])));
     }
     Ok(Transformed::no(Expr::Cast(cast)))
 }
@@ -104,6 +119,12 @@ fn converted(cast: Cast, source: &DataType) -> Result<Transformed<Expr>> {
 fn unknown_dimensions() -> SqlError {
     SqlError::new(SqlState::INDETERMINATE_DATATYPE, "the number of dimensions must be written out")
         .with_hint("Write the cast as x::vector(3).")
+}
+
+/// An expression as PostgreSQL writes its values.
+pub fn write_text(expr: Expr, schema: &dyn ExprSchema) -> Result<Expr> {
+    let (_, field) = expr.to_field(schema)?;
+    Ok(ScalarUDF::from(WriteText::new(&field)).call(vec![expr]))
 }
 
 /// Replaces casts from text by PostgreSQL's reading of it, everywhere in a plan.
@@ -120,14 +141,12 @@ pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
         let mapped = node.map_expressions(|expr| {
             let name = preserver.save(&expr);
             let expr = expr.transform_up(|expr| match expr {
-                Expr::Cast(cast)
-                    if needs_reader(cast.field.data_type()) || is_text(cast.field.data_type()) =>
-                {
+                Expr::Cast(cast) => {
                     // Columns of outer queries are not in this schema; their casts stay as they are.
                     match cast.expr.get_type(&schema) {
-                        Ok(source) => converted(cast, &source),
+                        Ok(source) => converted(cast, &source, &schema),
                         Err(_) if matches!(*cast.expr, Expr::Placeholder(_)) => {
-                            converted(cast, &DataType::Null)
+                            converted(cast, &DataType::Null, &schema)
                         }
                         Err(_) => Ok(Transformed::no(Expr::Cast(cast))),
                     }
@@ -156,7 +175,158 @@ fn needs_reader(data_type: &DataType) -> bool {
             | DataType::Int64
             | DataType::Float32
             | DataType::Float64
+            | DataType::Date32
+            | DataType::Time64(_)
+            | DataType::Timestamp(..)
+            | DataType::Interval(_)
     )
+}
+
+/// Types whose text form Arrow's own casts do not write as PostgreSQL does.
+fn needs_writer(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Float32
+            | DataType::Float64
+            | DataType::Timestamp(..)
+            | DataType::Time64(_)
+            | DataType::Interval(_)
+            | DataType::Binary
+            | DataType::FixedSizeBinary(_)
+            | DataType::List(_)
+            | DataType::LargeList(_)
+            | DataType::FixedSizeList(..)
+    )
+}
+
+/// Whether a cast rounds.
+fn is_rounded(source: &DataType, target: &DataType) -> bool {
+    matches!(target, DataType::Int16 | DataType::Int32 | DataType::Int64)
+        && matches!(source, DataType::Float32 | DataType::Float64 | DataType::Decimal128(..))
+}
+
+/// Writes PostgreSQL's text form of a type.
+#[derive(Debug)]
+struct WriteText {
+    signature: Signature,
+    /// The type, with the metadata that says more about it.
+    field: Field,
+}
+
+impl WriteText {
+    fn new(field: &Field) -> WriteText {
+        WriteText {
+            signature: Signature::any(1, Volatility::Immutable),
+            field: field.clone().with_name(""),
+        }
+    }
+}
+
+impl PartialEq for WriteText {
+    fn eq(&self, other: &WriteText) -> bool {
+        self.field == other.field
+    }
+}
+
+impl Eq for WriteText {}
+
+impl Hash for WriteText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.field.data_type().hash(state);
+    }
+}
+
+impl ScalarUDFImpl for WriteText {
+    fn name(&self) -> &str {
+        "write_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let constant = matches!(args.args[0], ColumnarValue::Scalar(_));
+        let values = args.args[0].to_array(if constant { 1 } else { args.number_rows })?;
+        let style = TextStyle::default();
+        let texts: StringArray = (0..values.len())
+            .map(|row| types::text_value(values.as_ref(), row, &self.field, &style))
+            .collect();
+        if constant {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&texts, 0)?));
+        }
+        Ok(ColumnarValue::Array(Arc::new(texts)))
+    }
+}
+
+/// A number as a whole one: numeric away from zero at the half, floats to the even one, as PostgreSQL rounds.
+#[derive(Debug)]
+struct RoundTo {
+    signature: Signature,
+    target: DataType,
+}
+
+impl RoundTo {
+    fn new(target: DataType) -> RoundTo {
+        RoundTo { signature: Signature::any(1, Volatility::Immutable), target }
+    }
+}
+
+impl PartialEq for RoundTo {
+    fn eq(&self, other: &RoundTo) -> bool {
+        self.target == other.target
+    }
+}
+
+impl Eq for RoundTo {}
+
+impl Hash for RoundTo {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.target.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for RoundTo {
+    fn name(&self) -> &str {
+        "round_to_integer"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(self.target.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let constant = matches!(args.args[0], ColumnarValue::Scalar(_));
+        let values = args.args[0].to_array(if constant { 1 } else { args.number_rows })?;
+        let values = round_column(&values, &self.target)?;
+        if constant {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?));
+        }
+        Ok(ColumnarValue::Array(values))
+    }
+}
+
+fn round_column(values: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let whole: ArrayRef = match values.data_type() {
+        DataType::Decimal128(precision, _) => {
+            cast_with_options(values, &DataType::Decimal128(*precision, 0), &strict)?
+        }
+        _ => {
+            let values = cast(values, &DataType::Float64)?;
+            let values = values.as_primitive::<Float64Type>();
+            Arc::new(values.unary::<_, Float64Type>(f64::round_ties_even))
+        }
+    };
+    Ok(cast_with_options(&whole, target, &strict)?)
 }
 
 /// Reads PostgreSQL's text form of a type.
@@ -262,47 +432,6 @@ fn read_plain_numbers(texts: &StringArray, target: &DataType) -> Option<ArrayRef
     }
 }
 
-/// PostgreSQL's text form of a vector or an array.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct WriteText {
-    signature: Signature,
-    target: DataType,
-}
-
-impl WriteText {
-    fn new(target: DataType) -> WriteText {
-        WriteText { signature: Signature::any(1, Volatility::Immutable), target }
-    }
-}
-
-impl ScalarUDFImpl for WriteText {
-    fn name(&self) -> &str {
-        "write_text"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(self.target.clone())
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = matches!(args.args[0], ColumnarValue::Scalar(_));
-        let values = args.args[0].to_array(if constant { 1 } else { args.number_rows })?;
-        let (field, style) = (&args.arg_fields[0], TextStyle::default());
-        let texts: StringArray = (0..values.len())
-            .map(|row| types::text_value(values.as_ref(), row, field, &style))
-            .collect();
-        let texts = cast(&texts, &self.target)?;
-        if constant {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&texts, 0)?));
-        }
-        Ok(ColumnarValue::Array(texts))
-    }
-}
-
 /// A column of texts as a column of `target`.
 pub fn read_column(texts: &dyn Array, target: &DataType) -> Result<ArrayRef> {
     let texts = cast(texts, &DataType::Utf8)?;
@@ -330,7 +459,7 @@ pub fn read_column(texts: &dyn Array, target: &DataType) -> Result<ArrayRef> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, Float64Array, Int64Array};
+    use arrow::array::{Decimal128Array, Float64Array, Int32Array, Int64Array};
 
     use super::*;
 
@@ -363,5 +492,21 @@ mod tests {
             let texts = StringArray::from(vec!["1", text]);
             assert!(read_column(&texts, &target).is_err(), "{text} as {target}");
         }
+    }
+
+    #[test]
+    fn numbers_are_rounded_as_postgresql_rounds_them() {
+        let floats: ArrayRef =
+            Arc::new(Float64Array::from(vec![Some(1.7), Some(2.5), Some(3.5), Some(-2.5), None]));
+        let whole = round_column(&floats, &DataType::Int32).unwrap();
+        let expected = Int32Array::from(vec![Some(2), Some(2), Some(4), Some(-2), None]);
+        assert_eq!(whole.as_ref(), &expected);
+        let decimals = Decimal128Array::from(vec![125, -125, 124, 175])
+            .with_precision_and_scale(5, 1)
+            .unwrap();
+        let whole = round_column(&(Arc::new(decimals) as ArrayRef), &DataType::Int32).unwrap();
+        assert_eq!(whole.as_ref(), &Int32Array::from(vec![13, -13, 12, 18]));
+        let large: ArrayRef = Arc::new(Float64Array::from(vec![1e20]));
+        assert!(round_column(&large, &DataType::Int64).is_err());
     }
 }

@@ -27,8 +27,10 @@ use thanosql_storage::Table;
 
 use super::types::{COLUMN_DEFAULT, PostgresTypes};
 use super::{MAX_VIEW_DEPTH, Scope};
+use crate::catalog::system::TEMPORARY_SCHEMA;
 use crate::catalog::table::StoredTable;
 use crate::error::{through_datafusion, undefined_table};
+use crate::exec::dml::is_temporary_schema;
 use crate::sql;
 
 /// The planner's view of one statement.
@@ -70,8 +72,8 @@ impl<'a> Context<'a> {
                 if let Some(source) = self.overlay.get(name) {
                     return Ok(Some(source.clone()));
                 }
-                // pg_catalog comes before the user's own tables in every search path, as in PostgreSQL.
-                for schema in ["pg_catalog", "public"] {
+                // Temporary tables and pg_catalog come before others in every search path, as in PostgreSQL.
+                for schema in [TEMPORARY_SCHEMA, "pg_catalog", "public"] {
                     if let Some(source) = self.relation(Some(schema), name)? {
                         return Ok(Some(source));
                     }
@@ -79,7 +81,7 @@ impl<'a> Context<'a> {
                 Ok(None)
             }
             Some("public") => {
-                if let Some(table) = self.scope.snapshot.table(name) {
+                if let Some(table) = self.scope.snapshot.permanent_table(name) {
                     return self.stored(table).map(Some);
                 }
                 match self.scope.snapshot.view(name) {
@@ -87,6 +89,12 @@ impl<'a> Context<'a> {
                     None => Ok(None),
                 }
             }
+            Some(schema) if is_temporary_schema(schema) => self
+                .scope
+                .snapshot
+                .temporary_table(name)
+                .map(|table| self.stored(table))
+                .transpose(),
             Some(schema) => match self.scope.system_schema(schema) {
                 Some(provider) => {
                     let table = provider.table(name).now_or_never().ok_or_else(|| {
@@ -110,6 +118,7 @@ impl<'a> Context<'a> {
             if let Some(text) = field.metadata().get(COLUMN_DEFAULT) {
                 let expression = sql::parse_expression(text)
                     .map_err(|error| through_datafusion(crate::error::parse_error(error)))?;
+                let expression = super::adapted(expression).map_err(through_datafusion)?;
                 defaults.push((field.name().clone(), self.plan_constant(expression)?));
             }
         }

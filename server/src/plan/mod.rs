@@ -13,7 +13,10 @@ pub mod coerce;
 mod compute;
 mod context;
 mod evaluate;
+mod forms;
 mod inference;
+pub mod names;
+pub mod operators;
 mod predict;
 pub mod provenance;
 pub mod rows;
@@ -316,8 +319,34 @@ pub fn plan_constant(
     expression: pg::Expr,
 ) -> Result<Expr, SqlError> {
     Context::new(state, scope, HashMap::new(), 0)
-        .plan_constant(expression)
+        .plan_constant(adapted(expression)?)
         .map_err(|error| datafusion_error(error, Some(&scope.script)))
+}
+
+/// An expression in the forms that DataFusion's planner takes.
+fn adapted(expression: pg::Expr) -> Result<pg::Expr, SqlError> {
+    // The walks are over statements.
+    let mut query = *sql::parse_query("SELECT 1").map_err(parse_error)?.query;
+    if let pg::SetExpr::Select(select) = query.body.as_mut() {
+        // In parentheses, so that it is not taken for what a client is shown.
+        let expr = pg::Expr::Nested(Box::new(expression));
+        select.projection = vec![pg::SelectItem::UnnamedExpr(expr)];
+    }
+    let mut statement = pg::Statement::Query(Box::new(query));
+    forms::rewrite(&mut statement);
+    crate::catalog::system::adapt(&mut statement);
+    let pg::Statement::Query(query) = statement else {
+        return Err(crate::error::internal("a query became something else"));
+    };
+    match *query.body {
+        pg::SetExpr::Select(select) => match select.projection.into_iter().next() {
+            Some(
+                pg::SelectItem::UnnamedExpr(expr) | pg::SelectItem::ExprWithAlias { expr, .. },
+            ) => Ok(expr),
+            _ => Err(crate::error::internal("an expression was lost")),
+        },
+        _ => Err(crate::error::internal("a query became something else")),
+    }
 }
 
 /// Puts the parameters' values into a plan.
@@ -348,14 +377,30 @@ fn plan_at_depth(
         let source = provider_as_source(Arc::new(ViewTable::new(plan, None)));
         tables.insert(part.placeholder.clone(), source);
     }
+    let beside_wildcards = names::name_items(&mut ast);
+    forms::rewrite(&mut ast);
     crate::catalog::system::adapt(&mut ast);
     vectors::count_dimensions(&mut ast, &scope.parameters);
     let nulls_first = scores::says_nulls_first(&ast);
-    Context::new(state, scope, tables, depth)
-        .plan(ast)
-        .and_then(coerce::read_texts)
-        .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })
-        .map_err(|error| datafusion_error(error, Some(&scope.script)))
+    let numbered = beside_wildcards.then(|| {
+        let mut numbered = ast.clone();
+        names::number_beside_wildcards(&mut numbered);
+        numbered
+    });
+    let plan = |ast, tables| {
+        Context::new(state, scope, tables, depth)
+            .plan(ast)
+            .and_then(coerce::read_texts)
+            .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })
+            .map_err(|error| datafusion_error(error, Some(&scope.script)))
+    };
+    match numbered {
+        None => plan(ast, tables),
+        // `SELECT *, a`: a name that comes twice is seen only where the columns are known.
+        Some(numbered) => {
+            plan(ast, tables.clone()).or_else(|error| plan(numbered, tables).map_err(|_| error))
+        }
+    }
 }
 
 /// Plans a view's definition.

@@ -211,9 +211,8 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
         "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2" => {
             Err(SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
-                format!("type {name} is not supported yet"),
-            )
-            .with_hint("Use an integer column and give its values."))
+                format!("type {name} is for columns of tables alone"),
+            ))
         }
         _ => Err(SqlError::new(
             SqlState::UNDEFINED_OBJECT,

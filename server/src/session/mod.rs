@@ -29,6 +29,8 @@ use crate::catalog::SessionCatalog;
 use crate::catalog::system;
 use crate::catalog::thanosql::ThanosqlSchema;
 use crate::error::parse_error;
+use crate::exec::cursors::Cursors;
+use crate::exec::ddl::{NewTable, Source};
 use crate::exec::explain::{explain_schema, refuse_kept};
 use crate::exec::query::{result_schema, text_schema};
 use crate::exec::session::{missing_prepared, setting_name};
@@ -38,10 +40,14 @@ use crate::plan::{self, Parameters, Scope};
 use crate::server::Server;
 use crate::sql::{self, Parsed, SqlStatement, Statement};
 use settings::Settings;
+use thanosql_storage::Owner;
 use transaction::{SessionTransaction, in_failed_block};
 
 /// The client that gets drawings from PRINT.
 const TERMINAL_CLIENT: &str = "psql";
+
+/// The numbers of sessions, for their temporary tables.
+static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
 
 /// One client's session.
 pub struct ClientSession {
@@ -53,6 +59,13 @@ pub struct ClientSession {
     pub(crate) prepared: HashMap<String, Prepared>,
     /// What SQL closed of the protocol's prepared statements, until the protocol has heard of it.
     pub(crate) closed: Vec<Closed>,
+    pub(crate) cursors: Arc<Cursors>,
+    /// Whose temporary tables are this session's.
+    pub(crate) session: Option<u64>,
+    /// The settings at BEGIN, for ROLLBACK.
+    pub(crate) block_settings: Option<Settings>,
+    /// The settings at each savepoint.
+    pub(crate) savepoint_settings: Vec<Settings>,
     settings: Arc<Mutex<Settings>>,
     pg_catalog: Arc<dyn SchemaProvider>,
     information_schema: Arc<dyn SchemaProvider>,
@@ -89,11 +102,19 @@ impl ClientSession {
             client.startup_parameters.iter().map(|(name, value)| (name.clone(), value.clone())),
         );
         let settings = Arc::new(Mutex::new(Settings::new(given)?));
-        let transaction = SessionTransaction::new(server.store.clone(), server.locks.clone());
+        let owner = Owner {
+            session: Some(NEXT_SESSION.fetch_add(1, Ordering::Relaxed)),
+            check: Some(server.checks.clone()),
+        };
+        let session = owner.session;
+        let transaction =
+            SessionTransaction::new(server.store.clone(), owner, server.locks.clone());
+        let cursors = Arc::new(Cursors::default());
         let catalog: Arc<dyn system::CatalogSource> = Arc::new(SessionCatalog::new(
             transaction.clone(),
             server.store.clone(),
             settings.clone(),
+            cursors.clone(),
             client.clone(),
         ));
         let functions = system::functions(catalog.clone())
@@ -112,6 +133,10 @@ impl ClientSession {
             transaction,
             prepared: HashMap::new(),
             closed: Vec::new(),
+            cursors,
+            session,
+            block_settings: None,
+            savepoint_settings: Vec::new(),
             settings,
             pg_catalog: system::pg_catalog(catalog.clone()),
             information_schema: system::information_schema(catalog),
@@ -126,6 +151,11 @@ impl ClientSession {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The settings as they are, to go back to.
+    pub(crate) fn settings_now(&self) -> Settings {
+        self.settings().clone()
+    }
+
     /// What a statement may see now.
     pub(crate) fn scope(
         &self,
@@ -136,7 +166,7 @@ impl ClientSession {
         self.scope_with(parsed, parameters, control.cancel.clone())
     }
 
-    fn scope_with(
+    pub(crate) fn scope_with(
         &self,
         parsed: &Parsed,
         parameters: Parameters,
@@ -251,12 +281,12 @@ impl ClientSession {
             }
             Statement::GetModel(_) => Err(not_yet("GET THANOSQL MODEL")),
             Statement::Explain(explain) => self.explain(parsed, explain, parameters, control).await,
-            Statement::DeclareCursor(_) | Statement::Fetch(_) | Statement::CloseCursor(Some(_)) => {
-                Err(not_yet("a cursor"))
+            Statement::DeclareCursor(declare) => {
+                self.declare_cursor(parsed, declare, parameters, control).await
             }
-            // There are no cursors, so all of them are closed.
-            Statement::CloseCursor(None) => {
-                Ok(Response::Done { tag: "CLOSE CURSOR ALL".to_string() })
+            Statement::Fetch(fetch) => self.fetch(fetch, control).await,
+            Statement::CloseCursor(name) => {
+                self.close_cursor(name.as_ref().map(|name| name.value.as_str()))
             }
         }
     }
@@ -271,8 +301,13 @@ impl ClientSession {
         use pg::Statement as Sql;
         match statement.ast.as_ref() {
             Sql::Query(query) => {
+                if let Some((into, query)) = select_into(query) {
+                    let target = NewTable::of_select(&into)?;
+                    let source =
+                        Source { query: &query, embedded: &statement.embedded, data: true };
+                    return self.create_table_as(parsed, target, source, parameters, control).await;
+                }
                 let mut scope = self.scope(parsed, parameters, control)?;
-                refuse_select_into(query)?;
                 self.keep_embedded(&mut scope, &statement.embedded, control).await?;
                 let plan = plan::plan_sql(&self.state, &scope, statement)?;
                 self.answer(&scope, plan, RowsTag::Counted("SELECT".to_string()), control).await
@@ -294,7 +329,7 @@ impl ClientSession {
                 self.create_table(parsed, statement, create, parameters, control).await
             }
             Sql::CreateView(create) => self.create_view(parsed, statement, create, control).await,
-            Sql::AlterTable(alter) => self.alter_table(alter, control).await,
+            Sql::AlterTable(alter) => self.alter_table(parsed, alter, control).await,
             Sql::Drop { object_type, if_exists, names, .. } => {
                 self.drop_relations(*object_type, names, *if_exists, control).await
             }
@@ -303,13 +338,13 @@ impl ClientSession {
             }
             Sql::Commit { chain, .. } => self.commit(*chain, control),
             Sql::Rollback { chain, savepoint: None } => self.rollback(*chain, control),
-            Sql::Rollback { savepoint: Some(_), .. }
-            | Sql::Savepoint { .. }
-            | Sql::ReleaseSavepoint { .. } => Err(not_yet("a savepoint")),
+            Sql::Rollback { savepoint: Some(name), .. } => self.rollback_to_savepoint(name),
+            Sql::Savepoint { name } => self.set_savepoint(name),
+            Sql::ReleaseSavepoint { name } => self.release_savepoint(name),
             Sql::Set(set) => self.set(set, control),
             Sql::Reset(reset) => self.reset(&reset.reset),
             Sql::ShowVariable { variable } => self.show(variable),
-            Sql::Discard { object_type } => self.discard(object_type),
+            Sql::Discard { object_type } => self.discard(object_type, control).await,
             Sql::Deallocate { name, .. } => self.deallocate(name),
             Sql::Prepare { name, data_types, statement: inner } => {
                 self.prepare(parsed, statement, name, data_types, inner)
@@ -457,6 +492,16 @@ impl ClientSession {
                 }
                 Some(explain_schema())
             }
+            Statement::DeclareCursor(declare) => {
+                self.settled(&mut scope, count, |session, scope| {
+                    plan::plan_body(&session.state, scope, &declare.body)
+                })?;
+                None
+            }
+            Statement::Fetch(fetch) if !fetch.moves => {
+                let schema = self.cursors.schema(&fetch.cursor.value);
+                Some(schema.map_err(|error| error.at(fetch.cursor.position))?)
+            }
             Statement::DropModel(_)
             | Statement::ExportModel(_)
             | Statement::UploadModel(_)
@@ -464,7 +509,6 @@ impl ClientSession {
             | Statement::CopyFile(_)
             | Statement::GetDataset(_)
             | Statement::GetModel(_)
-            | Statement::DeclareCursor(_)
             | Statement::Fetch(_)
             | Statement::CloseCursor(_)
             | Statement::Maintenance(_) => None,
@@ -480,6 +524,16 @@ impl ClientSession {
     ) -> Result<Option<SchemaRef>, SqlError> {
         use pg::Statement as Sql;
         match statement.ast.as_ref() {
+            Sql::Query(query) if select_into(query).is_some() => {
+                if let Some((_, query)) = select_into(query) {
+                    self.settled(scope, count, |session, scope| {
+                        let ast = pg::Statement::Query(Box::new(query.clone()));
+                        let tables = HashMap::new();
+                        plan::plan_ast(&session.state, scope, ast, &statement.embedded, tables)
+                    })?;
+                }
+                Ok(None)
+            }
             Sql::Query(_) | Sql::Explain { .. } => {
                 let plan = self.settled(scope, count, |session, scope| {
                     plan::plan_sql(&session.state, scope, statement)
@@ -580,20 +634,21 @@ fn ends_transaction(parsed: &Parsed) -> bool {
         Statement::Sql(statement) => {
             matches!(
                 statement.ast.as_ref(),
-                pg::Statement::Commit { .. } | pg::Statement::Rollback { savepoint: None, .. }
+                pg::Statement::Commit { .. } | pg::Statement::Rollback { .. }
             )
         }
         _ => false,
     }
 }
 
-fn refuse_select_into(query: &pg::Query) -> Result<(), SqlError> {
-    match query.body.as_ref() {
-        pg::SetExpr::Select(select) if select.into.is_some() => {
-            Err(not_yet("SELECT INTO").with_hint("Use CREATE TABLE ... AS."))
-        }
-        _ => Ok(()),
-    }
+/// The target of SELECT INTO, and the query without it.
+fn select_into(query: &pg::Query) -> Option<(pg::SelectInto, pg::Query)> {
+    let pg::SetExpr::Select(select) = query.body.as_ref() else { return None };
+    select.into.as_ref()?;
+    let mut query = query.clone();
+    let pg::SetExpr::Select(select) = query.body.as_mut() else { return None };
+    let into = select.into.take()?;
+    Some((into, query))
 }
 
 fn not_yet(what: &str) -> SqlError {
@@ -665,7 +720,7 @@ impl thanosql_protocol::Session for ClientSession {
         let in_block = self.transaction.in_block();
         let outcome = self.transaction.finish(success);
         if !in_block {
-            self.settings().end_transaction();
+            self.end_transaction(success && outcome.is_ok());
         }
         outcome
     }
@@ -682,11 +737,35 @@ impl thanosql_protocol::Session for ClientSession {
         self.settings().reported()
     }
 
+    fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors.schema(name).ok()
+    }
+
     fn take_closed(&mut self) -> Vec<Closed> {
         std::mem::take(&mut self.closed)
     }
 
     fn text_style(&self) -> TextStyle {
         self.settings().text_style()
+    }
+}
+
+impl Drop for ClientSession {
+    /// Temporary tables end with their session. What a crash leaves is dropped when the store is next opened.
+    fn drop(&mut self) {
+        self.transaction.rollback();
+        let (Some(session), store) = (self.session, self.server.store.clone()) else { return };
+        if !store.snapshot_of(Some(session)).tables().iter().any(|table| table.is_temporary()) {
+            return;
+        }
+        let drop_them = move || {
+            if let Err(error) = store.drop_temporary(session) {
+                tracing::warn!(%error, "could not drop the temporary tables of a session");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(drop_them)),
+            Err(_) => drop_them(),
+        }
     }
 }

@@ -293,6 +293,18 @@ impl Settings {
         }
     }
 
+    /// Goes back to what the settings were at some moment; clients hear of what changes by it.
+    pub fn restore(&mut self, then: &Settings) {
+        let keys: Vec<String> = self.values.keys().chain(then.values.keys()).cloned().collect();
+        let changed: Vec<String> =
+            keys.into_iter().filter(|key| self.values.get(key) != then.values.get(key)).collect();
+        self.values.clone_from(&then.values);
+        self.local.clone_from(&then.local);
+        for key in changed {
+            self.report(&key);
+        }
+    }
+
     fn report(&mut self, key: &str) {
         if definition(key).is_some_and(|definition| definition.reported)
             && let Ok(value) = self.get(key)
@@ -449,7 +461,8 @@ fn check(definition: &Definition, value: &str) -> Result<String, SqlError> {
         },
         Kind::OneOf(words) => words
             .iter()
-            .find(|word| word.eq_ignore_ascii_case(value))
+            // asyncpg quotes the name of its encoding.
+            .find(|word| word.eq_ignore_ascii_case(value.trim_matches('\'')))
             .map(|word| {
                 if definition.name == "client_encoding" {
                     "UTF8".to_string()
@@ -530,6 +543,21 @@ mod tests {
         let changes = settings.take_changes();
         assert_eq!(changes.len(), 2);
         assert_eq!(changes[1], ("application_name".to_string(), "psql".to_string()));
+    }
+
+    #[test]
+    fn a_rollback_takes_set_back() {
+        let mut settings = Settings::new([]).unwrap();
+        settings.set("application_name", "before", false).unwrap();
+        let then = settings.clone();
+        settings.set("application_name", "inside", false).unwrap();
+        settings.set("extra_float_digits", "3", true).unwrap();
+        settings.take_changes();
+        settings.restore(&then);
+        assert_eq!(settings.get("application_name").unwrap(), "before");
+        assert_eq!(settings.get("extra_float_digits").unwrap(), "1");
+        let changes = settings.take_changes();
+        assert_eq!(changes, [("application_name".to_string(), "before".to_string())]);
     }
 
     #[test]

@@ -4,17 +4,26 @@
 //! stands in). Everything reads one snapshot a transaction. Changes of one table are made by one session at a time: a change
 //! first takes the table's lock, and only then the snapshot if the transaction has none yet, so that plain INSERTs of many
 //! clients queue up instead of failing; a transaction that read first and lost the race still fails with 40001.
+//!
+//! A savepoint keeps a copy of the notes on what was changed, not of the rows. Going back to one also ends the failed state
+//! of a block; locks that were taken since stay until the block ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Int64Array, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::Field;
 use thanosql_protocol::{SqlError, SqlState, TransactionStatus};
-use thanosql_storage::{Snapshot, Store, Transaction};
+use thanosql_storage::{Owner, Savepoint, Snapshot, Store, Transaction};
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{cancelled, storage_error};
+use crate::catalog::constraints::{OnCommit, on_commit};
+use crate::catalog::next_value;
+use crate::catalog::sequences::ColumnSequence;
+use crate::error::{arrow_error, cancelled, storage_error};
 
 /// How long a transaction that holds a table waits for another one before that counts as a deadlock.
 const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +49,22 @@ impl TableLocks {
 struct Work {
     transaction: Transaction,
     locks: HashMap<String, OwnedMutexGuard<()>>,
+    /// Oldest first. A name may come twice; the newest counts.
+    savepoints: Vec<(String, Savepoint)>,
+}
+
+impl Work {
+    fn begin(store: &Store, owner: &Owner) -> Work {
+        let transaction = store.begin_as(owner.clone());
+        Work { transaction, locks: HashMap::new(), savepoints: Vec::new() }
+    }
+
+    fn savepoint(&self, name: &str) -> Result<usize, SqlError> {
+        self.savepoints
+            .iter()
+            .rposition(|(other, _)| other == name)
+            .ok_or_else(|| missing_savepoint(name))
+    }
 }
 
 /// Where a session stands.
@@ -49,22 +74,23 @@ enum Block {
     Implicit(Work),
     /// Between BEGIN and COMMIT; nothing until the first statement that reads or writes.
     Explicit(Option<Work>),
-    /// An error came between BEGIN and COMMIT.
-    Failed,
+    /// An error came between BEGIN and COMMIT. What was changed is kept while there is a savepoint to go back to.
+    Failed(Option<Work>),
 }
 
 /// A session's transaction. Shared with what a COPY reads into, which outlives the call that started it.
 #[derive(Clone)]
 pub struct SessionTransaction {
     store: Store,
+    owner: Owner,
     locks: Arc<TableLocks>,
     block: Arc<Mutex<Block>>,
 }
 
 impl SessionTransaction {
     /// A session outside of any transaction.
-    pub fn new(store: Store, locks: Arc<TableLocks>) -> SessionTransaction {
-        SessionTransaction { store, locks, block: Arc::new(Mutex::new(Block::Idle)) }
+    pub fn new(store: Store, owner: Owner, locks: Arc<TableLocks>) -> SessionTransaction {
+        SessionTransaction { store, owner, locks, block: Arc::new(Mutex::new(Block::Idle)) }
     }
 
     fn block(&self) -> MutexGuard<'_, Block> {
@@ -76,25 +102,23 @@ impl SessionTransaction {
         match &*self.block() {
             Block::Idle | Block::Implicit(_) => TransactionStatus::Idle,
             Block::Explicit(_) => TransactionStatus::InTransaction,
-            Block::Failed => TransactionStatus::Failed,
+            Block::Failed(_) => TransactionStatus::Failed,
         }
     }
 
     /// Whether BEGIN was said.
     pub fn in_block(&self) -> bool {
-        matches!(&*self.block(), Block::Explicit(_) | Block::Failed)
+        matches!(&*self.block(), Block::Explicit(_) | Block::Failed(_))
     }
 
     /// What the next statement reads.
     pub fn snapshot(&self) -> Snapshot {
         let mut block = self.block();
         match &mut *block {
-            Block::Idle | Block::Failed => self.store.snapshot(),
+            Block::Idle | Block::Failed(_) => self.store.snapshot_of(self.owner.session),
             Block::Implicit(work) | Block::Explicit(Some(work)) => work.transaction.snapshot(),
             Block::Explicit(none) => {
-                let work =
-                    none.insert(Work { transaction: self.store.begin(), locks: HashMap::new() });
-                work.transaction.snapshot()
+                none.insert(Work::begin(&self.store, &self.owner)).transaction.snapshot()
             }
         }
     }
@@ -105,7 +129,7 @@ impl SessionTransaction {
         *block = match std::mem::replace(&mut *block, Block::Idle) {
             Block::Idle => Block::Explicit(None),
             Block::Implicit(work) => Block::Explicit(Some(work)),
-            already @ (Block::Explicit(_) | Block::Failed) => already,
+            already @ (Block::Explicit(_) | Block::Failed(_)) => already,
         };
     }
 
@@ -119,16 +143,17 @@ impl SessionTransaction {
             Block::Idle | Block::Explicit(None) => Ok(true),
             Block::Implicit(work) | Block::Explicit(Some(work)) => {
                 // The locks go after the commit is on disk, so that the next writer sees it.
-                let Work { transaction, locks } = work;
-                let outcome = if transaction.is_dirty() {
-                    tokio::task::block_in_place(|| transaction.commit()).map_err(storage_error)
-                } else {
-                    Ok(())
-                };
+                let Work { mut transaction, locks, savepoints } = work;
+                drop(savepoints);
+                let outcome = tokio::task::block_in_place(|| {
+                    empty_temporary(&mut transaction)?;
+                    if transaction.is_dirty() { transaction.commit() } else { Ok(()) }
+                })
+                .map_err(storage_error);
                 drop(locks);
                 outcome.map(|()| true)
             }
-            Block::Failed => Ok(false),
+            Block::Failed(_) => Ok(false),
         }
     }
 
@@ -143,18 +168,20 @@ impl SessionTransaction {
     /// 40001 for a lost race.
     pub fn finish(&self, success: bool) -> Result<(), SqlError> {
         let implicit = {
-            let mut block = self.block();
+            let block = self.block();
             match &*block {
-                Block::Idle | Block::Failed => return Ok(()),
+                Block::Idle | Block::Failed(_) => return Ok(()),
                 Block::Implicit(_) => true,
-                Block::Explicit(_) => {
-                    if !success {
-                        *block = Block::Failed;
-                    }
-                    false
-                }
+                Block::Explicit(_) => false,
             }
         };
+        if !implicit && !success {
+            let mut block = self.block();
+            if let Block::Explicit(work) = std::mem::replace(&mut *block, Block::Idle) {
+                // Without a savepoint nothing can be saved any more, and the locks go.
+                *block = Block::Failed(work.filter(|work| !work.savepoints.is_empty()));
+            }
+        }
         if implicit {
             if success {
                 self.commit()?;
@@ -163,6 +190,64 @@ impl SessionTransaction {
             }
         }
         Ok(())
+    }
+
+    /// SAVEPOINT. Answers how many there are now.
+    ///
+    /// # Errors
+    /// 25P01 outside of a block, 25P02 in a failed one.
+    pub fn set_savepoint(&self, name: &str) -> Result<usize, SqlError> {
+        match &mut *self.block() {
+            Block::Idle | Block::Implicit(_) => Err(outside_of_block("SAVEPOINT")),
+            Block::Failed(_) => Err(in_failed_block()),
+            Block::Explicit(work) => {
+                let work = work.get_or_insert_with(|| Work::begin(&self.store, &self.owner));
+                let point = work.transaction.savepoint();
+                work.savepoints.push((name.to_string(), point));
+                Ok(work.savepoints.len())
+            }
+        }
+    }
+
+    /// RELEASE: forgets a savepoint and those after it. Answers how many are left.
+    ///
+    /// # Errors
+    /// 25P01 outside of a block, 25P02 in a failed one, 3B001 for a name that is not there.
+    pub fn release_savepoint(&self, name: &str) -> Result<usize, SqlError> {
+        match &mut *self.block() {
+            Block::Idle | Block::Implicit(_) => Err(outside_of_block("RELEASE SAVEPOINT")),
+            Block::Failed(_) => Err(in_failed_block()),
+            Block::Explicit(None) => Err(missing_savepoint(name)),
+            Block::Explicit(Some(work)) => {
+                let position = work.savepoint(name)?;
+                work.savepoints.truncate(position);
+                Ok(position)
+            }
+        }
+    }
+
+    /// ROLLBACK TO: undoes everything since a savepoint, which stays. Answers how many there are up to it.
+    ///
+    /// # Errors
+    /// 25P01 outside of a block, 3B001 for a name that is not there.
+    pub fn rollback_to_savepoint(&self, name: &str) -> Result<usize, SqlError> {
+        let mut block = self.block();
+        let work = match &mut *block {
+            Block::Idle | Block::Implicit(_) => {
+                return Err(outside_of_block("ROLLBACK TO SAVEPOINT"));
+            }
+            Block::Explicit(work) | Block::Failed(work) => work,
+        };
+        let Some(known) = work.as_mut() else { return Err(missing_savepoint(name)) };
+        let position = known.savepoint(name)?;
+        known.savepoints.truncate(position + 1);
+        let Work { transaction, savepoints, .. } = known;
+        if let Some((_, point)) = savepoints.last() {
+            transaction.rollback_to(point);
+        }
+        let work = work.take();
+        *block = Block::Explicit(work);
+        Ok(position + 1)
     }
 
     /// Takes the lock of a table (or of a name to be) and makes sure that there is a transaction to write into.
@@ -181,7 +266,7 @@ impl SessionTransaction {
             Block::Implicit(work) | Block::Explicit(Some(work)) => {
                 (work.locks.contains_key(table), !work.locks.is_empty())
             }
-            Block::Failed => return Err(in_failed_block()),
+            Block::Failed(_) => return Err(in_failed_block()),
         };
         let lock = if held {
             None
@@ -189,16 +274,16 @@ impl SessionTransaction {
             Some(self.lock(table, holds_others, lock_timeout, cancel).await?)
         };
         let mut block = self.block();
-        let begin = || Work { transaction: self.store.begin(), locks: HashMap::new() };
+        let begin = || Work::begin(&self.store, &self.owner);
         let work = match &mut *block {
-            Block::Failed => return Err(in_failed_block()),
+            Block::Failed(_) => return Err(in_failed_block()),
             Block::Implicit(work) => work,
             Block::Explicit(work) => work.get_or_insert_with(begin),
             idle @ Block::Idle => {
                 *idle = Block::Implicit(begin());
                 match idle {
                     Block::Implicit(work) => work,
-                    Block::Idle | Block::Explicit(_) | Block::Failed => {
+                    Block::Idle | Block::Explicit(_) | Block::Failed(_) => {
                         unreachable!("it was just made implicit")
                     }
                 }
@@ -244,6 +329,20 @@ impl SessionTransaction {
         }
     }
 
+    /// Values of a column's sequence; NULLs for a column without one.
+    ///
+    /// # Errors
+    /// 2200H when it comes to its end.
+    pub fn next_values(&self, field: &Field, count: usize) -> Result<ArrayRef, SqlError> {
+        let Some(sequence) = ColumnSequence::of(field) else {
+            return Ok(new_null_array(field.data_type(), count));
+        };
+        let values: Vec<i64> = tokio::task::block_in_place(|| {
+            (0..count).map(|_| next_value(&self.store, &sequence)).collect::<Result<_, _>>()
+        })?;
+        cast(&Int64Array::from(values), field.data_type()).map_err(arrow_error)
+    }
+
     /// Changes something. [`SessionTransaction::write`] must have been called before.
     ///
     /// # Errors
@@ -257,11 +356,40 @@ impl SessionTransaction {
             Block::Implicit(work) | Block::Explicit(Some(work)) => {
                 tokio::task::block_in_place(|| change(&mut work.transaction)).map_err(storage_error)
             }
-            Block::Failed => Err(in_failed_block()),
+            Block::Failed(_) => Err(in_failed_block()),
             // The statement was cancelled and its transaction ended while rows were still on their way.
             Block::Idle | Block::Explicit(None) => Err(cancelled()),
         }
     }
+}
+
+/// What ON COMMIT says of the session's temporary tables.
+fn empty_temporary(transaction: &mut Transaction) -> thanosql_storage::Result<()> {
+    let tables = transaction.snapshot().tables();
+    // Temporary tables come first.
+    for table in tables.iter().take_while(|table| table.is_temporary()) {
+        match on_commit(&table.schema()) {
+            OnCommit::PreserveRows => {}
+            OnCommit::DeleteRows if table.row_count() == 0 => {}
+            OnCommit::DeleteRows => transaction.truncate(table.name())?,
+            OnCommit::Drop => transaction.drop_table(table.name())?,
+        }
+    }
+    Ok(())
+}
+
+fn outside_of_block(command: &str) -> SqlError {
+    SqlError::new(
+        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+        format!("{command} can only be used in transaction blocks"),
+    )
+}
+
+fn missing_savepoint(name: &str) -> SqlError {
+    SqlError::new(
+        SqlState::INVALID_SAVEPOINT_SPECIFICATION,
+        format!("savepoint \"{name}\" does not exist"),
+    )
 }
 
 /// Nothing but the end of the block is accepted after an error in it.
@@ -274,7 +402,7 @@ pub fn in_failed_block() -> SqlError {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::{DataType, Schema};
     use thanosql_storage::StoreOptions;
 
     use super::*;
@@ -295,7 +423,7 @@ mod tests {
     async fn changes_are_seen_inside_and_only_after_commit_outside() {
         let (_folder, store) = store();
         let locks = Arc::new(TableLocks::default());
-        let session = SessionTransaction::new(store.clone(), locks);
+        let session = SessionTransaction::new(store.clone(), Owner::default(), locks);
         session.begin();
         session.write("t", None, &CancellationToken::new()).await.unwrap();
         create(&session, "t");
@@ -308,7 +436,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn an_error_fails_the_block_until_it_ends() {
         let (_folder, store) = store();
-        let session = SessionTransaction::new(store.clone(), Arc::default());
+        let session = SessionTransaction::new(store.clone(), Owner::default(), Arc::default());
         session.begin();
         session.write("t", None, &CancellationToken::new()).await.unwrap();
         create(&session, "t");
@@ -321,11 +449,39 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_savepoint_brings_a_failed_block_back() {
+        let (_folder, store) = store();
+        let session = SessionTransaction::new(store.clone(), Owner::default(), Arc::default());
+        let outside = session.set_savepoint("a").unwrap_err();
+        assert_eq!(outside.code, SqlState::NO_ACTIVE_SQL_TRANSACTION);
+        session.begin();
+        session.write("t", None, &CancellationToken::new()).await.unwrap();
+        create(&session, "kept");
+        session.set_savepoint("a").unwrap();
+        create(&session, "lost");
+        session.set_savepoint("b").unwrap();
+        session.finish(false).unwrap();
+        assert_eq!(session.status(), TransactionStatus::Failed);
+        assert_eq!(
+            session.set_savepoint("c").unwrap_err().code,
+            SqlState::IN_FAILED_SQL_TRANSACTION
+        );
+        assert_eq!(session.rollback_to_savepoint("a").unwrap(), 1);
+        assert_eq!(session.status(), TransactionStatus::InTransaction);
+        let gone = session.rollback_to_savepoint("b").unwrap_err();
+        assert_eq!(gone.code, SqlState::INVALID_SAVEPOINT_SPECIFICATION);
+        assert_eq!(session.release_savepoint("a").unwrap(), 0);
+        assert!(session.commit().unwrap());
+        assert!(store.snapshot().table("kept").is_some());
+        assert!(store.snapshot().table("lost").is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_writer_waits_for_the_table_and_can_be_cancelled() {
         let (_folder, store) = store();
         let locks = Arc::new(TableLocks::default());
-        let first = SessionTransaction::new(store.clone(), locks.clone());
-        let second = SessionTransaction::new(store.clone(), locks);
+        let first = SessionTransaction::new(store.clone(), Owner::default(), locks.clone());
+        let second = SessionTransaction::new(store.clone(), Owner::default(), locks);
         first.write("t", None, &CancellationToken::new()).await.unwrap();
         let cancel = CancellationToken::new();
         let waiting = second.write("t", None, &cancel);

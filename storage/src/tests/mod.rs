@@ -6,12 +6,14 @@ use std::sync::Arc;
 use arrow::array::{Array, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use crate::{Snapshot, Store, StoreOptions, Table};
+use crate::{Snapshot, Store, StoreOptions, Table, UniqueKey, with_keys};
 
 mod corruption;
+mod keys;
 mod model;
 mod objects;
 mod rows;
+mod sequences;
 mod types;
 
 /// Opens a store with small caches, so that the engine and the pieces are really read.
@@ -26,6 +28,15 @@ fn schema() -> SchemaRef {
         Field::new("key", DataType::Int64, false),
         Field::new("value", DataType::Utf8, true),
     ]))
+}
+
+/// The same with `key` as the primary key.
+fn keyed_schema() -> SchemaRef {
+    with_keys(&schema(), &[primary_key()])
+}
+
+fn primary_key() -> UniqueKey {
+    UniqueKey { oid: 20_000, name: "t_pkey".to_owned(), columns: vec![0], primary: true }
 }
 
 /// Rows with these keys; a key that divides by seven has no value.

@@ -2,10 +2,13 @@
 //!
 //! `STORAGE_MODEL_STEPS` and `STORAGE_MODEL_SEED` make it longer or repeat it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::{ids_and_keys, keys, open, rows, schema};
-use crate::{Savepoint, Snapshot, Transaction};
+use arrow::array::{ArrayRef, Int64Array};
+
+use super::{ids_and_keys, keyed_schema, keys, open, rows};
+use crate::{Savepoint, Snapshot, StorageError, Transaction};
 
 /// Table name -> keys of its rows, in order.
 type Model = BTreeMap<String, Vec<i64>>;
@@ -38,7 +41,26 @@ fn check(snapshot: &Snapshot, model: &Model, when: &str) {
         found.sort_unstable();
         expected.sort_unstable();
         assert_eq!(found, expected, "{when}: table {name}");
+        check_index(snapshot, name, &expected, when);
     }
+}
+
+/// The key's index finds the rows that are there and no others.
+fn check_index(snapshot: &Snapshot, name: &str, expected: &[i64], when: &str) {
+    let table = snapshot.table(name).unwrap();
+    let there: BTreeSet<i64> = expected.iter().copied().collect();
+    let highest = expected.last().copied().unwrap_or(0);
+    let asked: Vec<i64> = (0..40).map(|part| highest * part / 39 + part % 3 - 1).collect();
+    let values: ArrayRef = Arc::new(Int64Array::from(asked.clone()));
+    let ids = table.find(&table.keys()[0], &[values]).unwrap();
+    for (key, id) in asked.iter().zip(&ids) {
+        assert_eq!(id.is_some(), there.contains(key), "{when}: key {key} of table {name}");
+    }
+    let ids: Vec<u64> = ids.into_iter().flatten().collect();
+    let rows = table.rows(&ids, Some(&[0])).unwrap();
+    let found = rows.column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec();
+    let wanted: Vec<i64> = asked.into_iter().filter(|key| there.contains(key)).collect();
+    assert_eq!(found, wanted, "{when}: rows by the index of table {name}");
 }
 
 #[test]
@@ -118,15 +140,15 @@ fn change(
 ) -> &'static str {
     let names: Vec<String> = model.keys().cloned().collect();
     let any = |random: &mut Random| names[random.below(names.len() as u64) as usize].clone();
-    match random.below(20) {
+    match random.below(21) {
         _ if names.is_empty() => {
-            transaction.create_table("t0", schema()).unwrap();
+            transaction.create_table("t0", keyed_schema()).unwrap();
             model.insert("t0".to_owned(), Vec::new());
             "create"
         }
         0 => {
             let name = format!("t{}", random.below(5));
-            let created = transaction.create_table(&name, schema());
+            let created = transaction.create_table(&name, keyed_schema());
             assert_eq!(created.is_ok(), !model.contains_key(&name));
             model.entry(name).or_default();
             "create"
@@ -176,6 +198,18 @@ fn change(
             assert_eq!(transaction.delete_rows(&name, &ids).unwrap(), ids.len() as u64);
             model.insert(name, stay.into_iter().map(|(_, key)| key).collect());
             "delete"
+        }
+        12 => {
+            // A key that is there, between two that are not.
+            let name = any(random);
+            let there = &model[&name];
+            if there.is_empty() {
+                return "no key to repeat";
+            }
+            let key = there[random.below(there.len() as u64) as usize];
+            let repeated = transaction.append(&name, &rows([*next_key, key, *next_key + 1]));
+            assert!(matches!(repeated, Err(StorageError::NotUnique { .. })), "key {key}");
+            "repeat a key"
         }
         _ => {
             let name = any(random);

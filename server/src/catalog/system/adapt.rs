@@ -19,8 +19,6 @@
 //! | `c.tableoid`, `c.xmin` | the relation's OID, a constant: system columns of the system's relations |
 //! | `(x).field` | `(x).'field'` |
 //! | `indkey[0]` | `indkey[1]`: vectors of PostgreSQL's catalog count from 0 |
-//!
-//! Items of a SELECT over the catalog that have no name get PostgreSQL's name for them, since clients look for it.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
@@ -39,6 +37,7 @@ use sqlparser::ast::{ArrayElemTypeDef, TableFunctionArgs};
 use super::expand::EXPAND_ARRAY;
 use super::functions::{OID_ARRAY, OR_EMPTY, REG_OID, REG_TEXT, TEXT_ARRAY};
 use super::relations::{Kind, SystemSchema, array_items, column_kind, find};
+use crate::plan::names::{SYSTEM_COLUMNS, column_name};
 
 /// Rewrites a statement as this module's table says. True if it names relations of the system catalog.
 pub fn adapt(statement: &mut Statement) -> bool {
@@ -115,9 +114,6 @@ impl VisitorMut for Adapt {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        if self.system {
-            name_items(&mut select.projection);
-        }
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 set_of_rows(expr);
@@ -321,7 +317,7 @@ fn called(factor: &TableFactor) -> Option<(String, i64)> {
 
 /// A column that every stored relation has without naming it.
 fn is_system_column(column: &Ident) -> bool {
-    matches!(fold(column).as_str(), "tableoid" | "xmin" | "xmax" | "cmin" | "cmax")
+    SYSTEM_COLUMNS.contains(&fold(column).as_str())
 }
 
 fn system_column(column: &Ident, oid: i64) -> Expr {
@@ -894,108 +890,4 @@ fn set_of_rows(expr: &mut Expr) {
         Expr::Nested(inner) => set_of_rows(inner),
         _ => {}
     }
-}
-
-/// Gives the unnamed items of a SELECT PostgreSQL's names. DataFusion wants each name but once, so a second item of a name gets a number.
-fn name_items(items: &mut [SelectItem]) {
-    let mut taken: HashSet<String> = items
-        .iter()
-        .filter_map(|item| match item {
-            SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
-            SelectItem::UnnamedExpr(expr) if is_plain_column(expr) => Some(column_name(expr)),
-            _ => None,
-        })
-        .collect();
-    for item in items {
-        let SelectItem::UnnamedExpr(expr) = item else {
-            continue;
-        };
-        if is_plain_column(expr) {
-            continue;
-        }
-        let name = column_name(expr);
-        let unique = std::iter::once(name.clone())
-            .chain((2..).map(|number| format!("{name}_{number}")))
-            .find(|name| !taken.contains(name))
-            .unwrap_or(name);
-        taken.insert(unique.clone());
-        *item =
-            SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', unique) };
-    }
-}
-
-/// A column that has its name by itself.
-fn is_plain_column(expr: &Expr) -> bool {
-    match expr {
-        Expr::Identifier(ident) => !is_system_column(ident),
-        Expr::CompoundIdentifier(parts) => {
-            parts.last().is_some_and(|ident| !is_system_column(ident))
-        }
-        _ => false,
-    }
-}
-
-/// The name that PostgreSQL gives an item without one.
-fn column_name(expr: &Expr) -> String {
-    named(expr).unwrap_or_else(|| "?column?".to_string())
-}
-
-fn named(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(ident) => Some(fold(ident)),
-        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
-        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => named(inner),
-        Expr::CompoundFieldAccess { root, access_chain } => access_chain
-            .iter()
-            .rev()
-            .find_map(|access| match access {
-                AccessExpr::Dot(expr) => named(expr),
-                AccessExpr::Subscript(_) => None,
-            })
-            .or_else(|| named(root)),
-        Expr::Function(function) => identifiers(&function.name)?.pop(),
-        Expr::Cast { expr: inner, data_type, .. } => named(inner).or_else(|| cast_name(data_type)),
-        Expr::Case { else_result, .. } => {
-            else_result.as_deref().and_then(named).or_else(|| Some("case".to_string()))
-        }
-        Expr::Exists { .. } => Some("exists".to_string()),
-        Expr::Subquery(query) => match query.body.as_ref() {
-            SetExpr::Select(select) => match select.projection.first()? {
-                SelectItem::UnnamedExpr(expr) => named(expr),
-                SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
-                SelectItem::ExprWithAliases { .. }
-                | SelectItem::QualifiedWildcard(..)
-                | SelectItem::Wildcard(_) => None,
-            },
-            _ => None,
-        },
-        Expr::Array(_) => Some("array".to_string()),
-        Expr::Extract { .. } => Some("extract".to_string()),
-        Expr::Trim { .. } => Some("btrim".to_string()),
-        Expr::Substring { .. } => Some("substring".to_string()),
-        Expr::Position { .. } => Some("position".to_string()),
-        _ => None,
-    }
-}
-
-fn cast_name(data_type: &DataType) -> Option<String> {
-    if let Some(name) = type_name(data_type) {
-        return Some(name.trim_matches('"').to_string());
-    }
-    Some(
-        match data_type {
-            DataType::Text => "text",
-            DataType::Boolean | DataType::Bool => "bool",
-            DataType::Int(_) | DataType::Integer(_) => "int4",
-            DataType::BigInt(_) => "int8",
-            DataType::SmallInt(_) => "int2",
-            DataType::Varchar(_) | DataType::CharacterVarying(_) => "varchar",
-            DataType::Real => "float4",
-            DataType::DoublePrecision => "float8",
-            DataType::Numeric(_) => "numeric",
-            DataType::Date => "date",
-            _ => return None,
-        }
-        .to_string(),
-    )
 }

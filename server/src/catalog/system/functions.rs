@@ -31,7 +31,8 @@ use thanosql_protocol::{SqlError, SqlState};
 use super::expand::ExpandArray;
 use super::relations::{self, Kind, Value, array_items};
 use super::tables::{self, DATABASE, OWNER, SCHEMAS};
-use super::{CatalogSource, ObjectDescription, types};
+use super::{CatalogSource, ObjectDescription, TEMPORARY_SCHEMA, constraints, types};
+use crate::catalog::sequences::{ColumnSequence, sequences_of};
 
 /// What an argument is read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +193,7 @@ const DEFINITIONS: &[Definition] = &[
         [Value::Int(oid), _] => Ok(types::format_type(*oid, None).into()),
         _ => Ok(Value::Null),
     }),
-    stable("pg_typeof", &[&[Arg::Any]], TEXT, |call| {
+    lenient("pg_typeof", &[&[Arg::Any]], TEXT, |call| {
         Ok(call.fields.first().map(|field| types::format_type(type_oid(field).into(), None)).into())
     }),
     stable("pg_encoding_to_char", ONE_OID, NAME, |call| {
@@ -261,11 +262,14 @@ const DEFINITIONS: &[Definition] = &[
         let definition = call.object(call.int(0)).and_then(|object| object.definition);
         Ok(definition.map(|text| format!(" {};", text.trim().trim_end_matches(';'))).into())
     }),
-    stable("pg_get_indexdef", &[&[Arg::Int], &[Arg::Int, Arg::Int, Arg::Bool]], TEXT, |_| {
-        Ok(Value::Null)
-    }),
-    stable("pg_get_constraintdef", &[&[Arg::Int], &[Arg::Int, Arg::Bool]], TEXT, |_| {
-        Ok(Value::Null)
+    stable(
+        "pg_get_indexdef",
+        &[&[Arg::Relation], &[Arg::Relation, Arg::Int, Arg::Bool]],
+        TEXT,
+        |call| Ok(constraints::index_definition(call.source, call.int(0), call.int(1)).into()),
+    ),
+    stable("pg_get_constraintdef", &[&[Arg::Int], &[Arg::Int, Arg::Bool]], TEXT, |call| {
+        Ok(constraints::constraint_definition(call.source, call.int(0), call.bool(1)).into())
     }),
     stable("pg_get_triggerdef", &[&[Arg::Int], &[Arg::Int, Arg::Bool]], TEXT, |_| Ok(Value::Null)),
     stable("pg_get_ruledef", &[&[Arg::Int], &[Arg::Int, Arg::Bool]], TEXT, |_| Ok(Value::Null)),
@@ -273,7 +277,23 @@ const DEFINITIONS: &[Definition] = &[
     stable("pg_get_partition_constraintdef", ONE_OID, TEXT, |_| Ok(Value::Null)),
     stable("pg_get_statisticsobjdef", ONE_OID, TEXT, |_| Ok(Value::Null)),
     stable("pg_get_statisticsobjdef_columns", ONE_OID, TEXT, |_| Ok(Value::Null)),
-    stable("pg_get_serial_sequence", &[&[Arg::Text, Arg::Text]], TEXT, |_| Ok(Value::Null)),
+    stable("pg_get_serial_sequence", &[&[Arg::Text, Arg::Text]], TEXT, serial_sequence),
+    volatile("nextval", ONE_RELATION, Kind::Int8, |call| {
+        Ok(call.source.next_value(call.int(0))?.into())
+    }),
+    volatile("currval", ONE_RELATION, Kind::Int8, |call| {
+        Ok(call.source.current_value(Some(call.int(0)))?.into())
+    }),
+    volatile("lastval", NONE, Kind::Int8, |call| Ok(call.source.current_value(None)?.into())),
+    volatile(
+        "setval",
+        &[&[Arg::Relation, Arg::Int], &[Arg::Relation, Arg::Int, Arg::Bool]],
+        Kind::Int8,
+        |call| {
+            let called = call.values.len() < 3 || call.bool(2);
+            Ok(call.source.set_value(call.int(0), call.int(1), called)?.into())
+        },
+    ),
     stable("pg_get_function_sqlbody", ONE_OID, TEXT, |_| Ok(Value::Null)),
     stable("pg_get_functiondef", ONE_OID, TEXT, |_| Ok(Value::Null)),
     stable("pg_get_function_result", ONE_OID, TEXT, |call| {
@@ -486,7 +506,9 @@ impl ScalarUDFImpl for SystemFunction {
         let Some(kinds) = self.overload(args.args.len()) else {
             return Err(undefined_function(self.definition.name, args.args.len()));
         };
-        let constant = args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
+        // What is volatile has a value of its own for each row, whatever its arguments.
+        let constant = self.definition.volatility != Volatility::Volatile
+            && args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
         let arrays = args
             .args
@@ -642,16 +664,56 @@ fn next_transaction_id() -> i64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// The sequence of a column: the table's name is an identifier, the column's is not folded.
+fn serial_sequence(call: &Call<'_>) -> Result<Value, SqlError> {
+    let table = reg_oid_of_text(call, call.text(0))?;
+    let Some(object) = call.object(table) else { return Ok(Value::Null) };
+    let Ok(index) = object.columns.index_of(call.text(1)) else {
+        return Err(SqlError::new(
+            SqlState::UNDEFINED_COLUMN,
+            format!("column \"{}\" of relation \"{}\" does not exist", call.text(1), object.name),
+        ));
+    };
+    let sequence = ColumnSequence::of(object.columns.field(index));
+    Ok(sequence
+        .map(|sequence| format!("{}.{}", quote_ident(&object.schema), quote_ident(&sequence.name)))
+        .into())
+}
+
+fn reg_oid_of_text(call: &Call<'_>, name: &str) -> Result<i64, SqlError> {
+    match reg_value(call, "regclass", &Value::Text(name.to_string()), true)? {
+        Value::Int(oid) => Ok(oid),
+        _ => Ok(0),
+    }
+}
+
 fn table_is_visible(call: &Call<'_>) -> Result<Value, SqlError> {
     let oid = call.int(0);
     let schema = match relations::listed().find(|relation| relation.oid == oid) {
         Some(relation) => relation.schema.name().to_string(),
         None => match call.object(oid) {
-            Some(object) => object.schema,
-            None => return Ok(Value::Null),
+            Some(object) => {
+                let hidden =
+                    object.schema == "public"
+                        && call.source.objects().iter().any(|other| {
+                            other.schema == TEMPORARY_SCHEMA && other.name == object.name
+                        });
+                if hidden {
+                    return Ok(false.into());
+                }
+                object.schema
+            }
+            None => {
+                let index = constraints::index(call.source, oid).map(|(object, _)| object);
+                let sequence = || tables::sequence(call.source, oid).map(|(object, _)| object);
+                match index.or_else(sequence) {
+                    Some(object) => object.schema,
+                    None => return Ok(Value::Null),
+                }
+            }
         },
     };
-    Ok(matches!(schema.as_str(), "public" | "pg_catalog").into())
+    Ok(matches!(schema.as_str(), "public" | "pg_catalog" | TEMPORARY_SCHEMA).into())
 }
 
 fn function(oid: i64) -> Option<&'static tables::Function> {
@@ -1045,12 +1107,31 @@ fn relation_oid(call: &Call<'_>, text: &str) -> Option<i64> {
     });
     match system {
         Some(relation) => Some(relation.oid),
-        None => call
-            .source
-            .objects()
-            .iter()
-            .find(|object| object.name == *name && object.schema == schema.unwrap_or("public"))
-            .map(|object| object.oid.into()),
+        None => {
+            let objects = call.source.objects();
+            let in_schema = |object: &&ObjectDescription| match schema {
+                None => matches!(object.schema.as_str(), "public" | TEMPORARY_SCHEMA),
+                Some("pg_temp") => object.schema == TEMPORARY_SCHEMA,
+                Some(schema) => object.schema == schema,
+            };
+            let mut found = objects.iter().filter(in_schema);
+            found
+                .clone()
+                .find(|object| object.name == *name)
+                .map(|object| object.oid.into())
+                .or_else(|| {
+                    found.find_map(|object| {
+                        let key = object.keys.iter().find(|key| key.name == *name);
+                        key.map(|key| key.oid.into()).or_else(|| {
+                            let sequences = sequences_of(&object.columns);
+                            let mut found = sequences.into_iter().map(|(_, sequence)| sequence);
+                            found
+                                .find(|sequence| sequence.name == *name)
+                                .map(|sequence| sequence.oid.into())
+                        })
+                    })
+                })
+        }
     }
 }
 
@@ -1077,10 +1158,18 @@ fn reg_name(call: &Call<'_>, kind: &str, oid: i64) -> String {
 fn relation_name(call: &Call<'_>, oid: i64) -> Option<String> {
     let (schema, name) = match relations::listed().find(|relation| relation.oid == oid) {
         Some(relation) => (relation.schema.name().to_string(), relation.name.to_string()),
-        None => call.object(oid).map(|object| (object.schema, object.name))?,
+        None => match call.object(oid) {
+            Some(object) => (object.schema, object.name),
+            None => constraints::index(call.source, oid)
+                .map(|(object, key)| (object.schema, key.name))
+                .or_else(|| {
+                    tables::sequence(call.source, oid)
+                        .map(|(object, sequence)| (object.schema, sequence.name))
+                })?,
+        },
     };
     Some(match schema.as_str() {
-        "public" | "pg_catalog" => quote_ident(&name),
+        "public" | "pg_catalog" | TEMPORARY_SCHEMA => quote_ident(&name),
         _ => format!("{}.{}", quote_ident(&schema), quote_ident(&name)),
     })
 }

@@ -1,12 +1,15 @@
 //! The rows of `information_schema`: the standard's view of the same objects.
 //!
-//! As in PostgreSQL every catalog name is the connection's database. Constraints, routines, triggers and sequences have no rows.
+//! As in PostgreSQL every catalog name is the connection's database. Routines, triggers and foreign keys have no rows.
 
 use arrow::datatypes::Field;
 use thanosql_protocol::types::{type_modifier, type_oid};
 
 use super::relations::{self, Relation, Row, Value};
-use super::{CatalogSource, ObjectDescription, ObjectKind, tables, types};
+use super::{
+    CatalogSource, ObjectDescription, ObjectKind, TEMPORARY_SCHEMA, constraints, tables, types,
+};
+use crate::catalog::sequences::ColumnSequence;
 
 const TABLE_PRIVILEGES: [&str; 5] = ["INSERT", "SELECT", "UPDATE", "DELETE", "TRUNCATE"];
 
@@ -23,8 +26,31 @@ pub(super) fn rows(relation: &Relation, source: &dyn CatalogSource) -> Vec<Row> 
         "enabled_roles" | "applicable_roles" => vec![vec![("role_name", source.user().into())]],
         "table_privileges" | "role_table_grants" => table_privileges(source),
         "column_privileges" | "role_column_grants" => column_privileges(source),
-        _ => Vec::new(),
+        "sequences" => sequences(source),
+        view => constraints::information(source, view),
     }
+}
+
+fn sequences(source: &dyn CatalogSource) -> Vec<Row> {
+    let row = |(object, column, sequence): &(ObjectDescription, usize, ColumnSequence)| -> Row {
+        let found = types::by_oid(type_oid(object.columns.field(*column)).into());
+        let bits = found.map_or(64, |found| found.length * 8);
+        vec![
+            ("sequence_catalog", source.database().into()),
+            ("sequence_schema", object.schema.as_str().into()),
+            ("sequence_name", sequence.name.as_str().into()),
+            ("data_type", found.map(|found| types::format_type(found.oid, None)).into()),
+            ("numeric_precision", bits.into()),
+            ("numeric_precision_radix", 2.into()),
+            ("numeric_scale", 0.into()),
+            ("start_value", sequence.start.to_string().into()),
+            ("minimum_value", sequence.min.to_string().into()),
+            ("maximum_value", sequence.max.to_string().into()),
+            ("increment", sequence.increment.to_string().into()),
+            ("cycle_option", yes_or_no(sequence.cycle)),
+        ]
+    };
+    tables::sequences(source).iter().map(row).collect()
 }
 
 fn schemata(source: &dyn CatalogSource) -> Vec<Row> {
@@ -47,7 +73,15 @@ fn all_tables(source: &dyn CatalogSource) -> Vec<Row> {
             ("table_catalog", database.as_str().into()),
             ("table_schema", schema.into()),
             ("table_name", name.into()),
-            ("table_type", if stored { "BASE TABLE" } else { "VIEW" }.into()),
+            (
+                "table_type",
+                match (schema == TEMPORARY_SCHEMA, stored) {
+                    (true, _) => "LOCAL TEMPORARY",
+                    (false, true) => "BASE TABLE",
+                    (false, false) => "VIEW",
+                }
+                .into(),
+            ),
             ("is_insertable_into", yes_or_no(insertable)),
             ("is_typed", "NO".into()),
         ]
@@ -89,6 +123,12 @@ fn columns(source: &dyn CatalogSource) -> Vec<Row> {
                 default(field),
                 stored,
             ));
+            if let Some(identity) = tables::identity(field) {
+                row.retain(|(name, _)| *name != "is_identity");
+                row.push(("is_identity", "YES".into()));
+                let generation = if identity == "a" { "ALWAYS" } else { "BY DEFAULT" };
+                row.push(("identity_generation", generation.into()));
+            }
             rows.push(row);
         }
     }

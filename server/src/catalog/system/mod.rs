@@ -10,9 +10,10 @@
 //! - correlated sub-queries that its optimizer does not take: `correlated`, over the logical plan.
 //!
 //! Everything is computed from a [`CatalogSource`], which stands for what one statement sees. There is one role, which owns
-//! everything and may do everything; there are no triggers, policies, sequences or publications, and their relations are empty.
+//! everything and may do everything; there are no triggers, policies, foreign keys or publications, and their relations are empty.
 
 mod adapt;
+mod constraints;
 mod correlated;
 mod expand;
 mod functions;
@@ -64,6 +65,36 @@ pub struct ObjectDescription {
     pub row_count: u64,
     /// The SQL text of a view.
     pub definition: Option<String>,
+    /// Primary and unique keys.
+    pub keys: Vec<KeyDescription>,
+    /// Checks.
+    pub checks: Vec<CheckDescription>,
+}
+
+/// A primary or unique key.
+#[derive(Clone, Debug)]
+pub struct KeyDescription {
+    /// The object id of its index.
+    pub oid: u32,
+    /// The name of both constraint and index.
+    pub name: String,
+    /// Indexes into the object's columns.
+    pub columns: Vec<usize>,
+    /// Whether it is the primary key.
+    pub primary: bool,
+}
+
+/// A CHECK.
+#[derive(Clone, Debug)]
+pub struct CheckDescription {
+    /// The object id.
+    pub oid: u32,
+    /// The name.
+    pub name: String,
+    /// Its expression's SQL text.
+    pub expression: String,
+    /// The columns that it looks at.
+    pub columns: Vec<usize>,
 }
 
 /// A setting, as `pg_settings` and `current_setting` show it.
@@ -81,6 +112,21 @@ pub struct Setting {
     pub description: String,
     /// The value without SET.
     pub default: String,
+}
+
+/// An open cursor, as `pg_cursors` shows it.
+#[derive(Clone, Debug)]
+pub struct CursorDescription {
+    /// Its name.
+    pub name: String,
+    /// Its DECLARE.
+    pub statement: String,
+    /// Whether it outlives its transaction.
+    pub holdable: bool,
+    /// Whether it goes back.
+    pub scrollable: bool,
+    /// When it was declared.
+    pub created: std::time::SystemTime,
 }
 
 /// What one statement sees: the snapshot's objects, and who is asking.
@@ -106,6 +152,31 @@ pub trait CatalogSource: Send + Sync + Debug {
         )
         .with_hint("Use SET."))
     }
+    /// The next value of a sequence.
+    ///
+    /// # Errors
+    /// 42P01 for a sequence that is not there, 2200H for one that has come to its end.
+    fn next_value(&self, oid: i64) -> Result<i64, SqlError> {
+        Err(no_sequence(oid))
+    }
+    /// The last value that a sequence, or the one used last, gave this session.
+    ///
+    /// # Errors
+    /// 42P01 for a sequence that is not there, 55000 if it gave none.
+    fn current_value(&self, oid: Option<i64>) -> Result<i64, SqlError> {
+        Err(no_sequence(oid.unwrap_or_default()))
+    }
+    /// Sets a sequence's value: what it gave last if `called`, else what it gives next.
+    ///
+    /// # Errors
+    /// 42P01 for a sequence that is not there, 22003 for a value out of its bounds.
+    fn set_value(&self, oid: i64, _value: i64, _called: bool) -> Result<i64, SqlError> {
+        Err(no_sequence(oid))
+    }
+    /// The session's open cursors.
+    fn cursors(&self) -> Vec<CursorDescription> {
+        Vec::new()
+    }
     /// What a relation takes on disk, where that is known.
     fn relation_bytes(&self, _oid: u32) -> Option<u64> {
         None
@@ -115,6 +186,13 @@ pub trait CatalogSource: Send + Sync + Debug {
         None
     }
 }
+
+fn no_sequence(oid: i64) -> SqlError {
+    SqlError::new(SqlState::UNDEFINED_TABLE, format!("sequence with OID {oid} does not exist"))
+}
+
+/// The schema that temporary tables are shown in. Each session sees its own there; `pg_temp` is another name for it.
+pub const TEMPORARY_SCHEMA: &str = "pg_temp_1";
 
 /// The PostgreSQL version whose catalog this is.
 pub const SERVER_VERSION: &str = "15.18";

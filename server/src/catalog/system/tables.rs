@@ -1,7 +1,7 @@
 //! The rows of `pg_catalog`: what the server's objects, types, functions, roles and settings look like to PostgreSQL's clients.
 //!
-//! A relation that is not named in [`rows`] has no rows here: there are no triggers, policies, publications, sequences or
-//! foreign tables to tell of. Rows that never change (types, functions, operators, casts) come from `data/*.tsv`,
+//! A relation that is not named in [`rows`] has no rows here: there are no triggers, policies, publications or foreign
+//! tables to tell of. Keys, checks and indexes are in `constraints`. Rows that never change (types, functions, operators, casts) come from `data/*.tsv`,
 //! written by queries over a real server and cut down to what this server has.
 
 use std::sync::LazyLock;
@@ -10,7 +10,10 @@ use arrow::datatypes::Field;
 use thanosql_protocol::types::{type_modifier, type_oid};
 
 use super::relations::{self, Relation, Row, SystemSchema, Value, find};
-use super::{CatalogSource, ObjectDescription, ObjectKind, Setting, types};
+use super::{
+    CatalogSource, ObjectDescription, ObjectKind, Setting, TEMPORARY_SCHEMA, constraints, types,
+};
+use crate::catalog::sequences::{ColumnSequence, SequenceKind, sequences_of};
 
 const PG_AM: &str = include_str!("data/pg_am.tsv");
 const PG_CAST: &str = include_str!("data/pg_cast.tsv");
@@ -34,12 +37,13 @@ const UTF8: i64 = 6;
 /// Where a column's default is kept in its field's metadata.
 pub(super) const COLUMN_DEFAULT: &str = "default";
 /// OIDs of rows that only exist in these tables are derived from the object's, far above any object's own.
-const DERIVED: i64 = 1 << 31;
+pub(super) const DERIVED: i64 = 1 << 31;
 
 /// The schemas, in the order of their OIDs.
-pub(super) const SCHEMAS: [(i64, &str, &str); 4] = [
+pub(super) const SCHEMAS: [(i64, &str, &str); 5] = [
     (11, "pg_catalog", "system catalog schema"),
     (PUBLIC, "public", "standard public schema"),
+    (13_206, TEMPORARY_SCHEMA, ""),
     (13_207, "information_schema", ""),
     (THANOSQL, "thanosql", "models, jobs and datasets"),
 ];
@@ -59,14 +63,22 @@ pub(super) fn rows(relation: &Relation, source: &dyn CatalogSource) -> Vec<Row> 
         "pg_cast" => relation.parse_rows(PG_CAST),
         "pg_class" => class(source),
         "pg_collation" => relation.parse_rows(PG_COLLATION),
+        "pg_constraint" => constraints::pg_constraint(source),
+        "pg_cursors" => cursors(source),
         "pg_database" => vec![database(source)],
         "pg_description" => description(),
         "pg_get_keywords" => relation.parse_rows(PG_GET_KEYWORDS),
+        "pg_index" => constraints::pg_index(source),
+        "pg_indexes" => constraints::pg_indexes(source),
         "pg_language" => relation.parse_rows(PG_LANGUAGE),
         "pg_namespace" => namespace(),
         "pg_operator" => relation.parse_rows(PG_OPERATOR),
         "pg_proc" => relation.parse_rows(PG_PROC),
         "pg_rewrite" => rewrite(source),
+        "pg_sequence" => sequences(source).iter().map(sequence_row).collect(),
+        "pg_sequences" => {
+            sequences(source).iter().map(|found| listed_sequence(source, found)).collect()
+        }
         "pg_settings" => settings(source).iter().map(setting).collect(),
         "pg_shadow" | "pg_user" => vec![user(source)],
         "pg_stat_activity" => vec![activity(source)],
@@ -114,17 +126,108 @@ fn class(source: &dyn CatalogSource) -> Vec<Row> {
             .collect()
     });
     let mut rows = SYSTEM.clone();
-    rows.extend(source.objects().iter().map(|object| {
-        class_row(
+    for object in source.objects() {
+        let schema = schema_oid(&object.schema);
+        let persistence = if object.schema == TEMPORARY_SCHEMA { "t" } else { "p" };
+        let mut row = class_row(
             object.oid.into(),
             &object.name,
-            schema_oid(&object.schema),
+            schema,
             relkind(object.kind),
             object.columns.fields().len() as i64,
             (object.kind == ObjectKind::Table).then_some(object.row_count),
-        )
-    }));
+        );
+        set(&mut row, "relpersistence", persistence);
+        row.push(("relhasindex", (!object.keys.is_empty()).into()));
+        row.push(("relchecks", (object.checks.len() as i64).into()));
+        rows.push(row);
+        for (_, sequence) in sequences_of(&object.columns) {
+            let mut row = class_row(sequence.oid.into(), &sequence.name, schema, "S", 3, Some(1));
+            set(&mut row, "relhasrules", false);
+            set(&mut row, "relreplident", "n");
+            set(&mut row, "relpersistence", persistence);
+            rows.push(row);
+        }
+        for key in &object.keys {
+            let mut row = class_row(
+                key.oid.into(),
+                &key.name,
+                schema,
+                "i",
+                key.columns.len() as i64,
+                Some(object.row_count),
+            );
+            set(&mut row, "relam", constraints::BTREE);
+            set(&mut row, "relhasrules", false);
+            set(&mut row, "relreplident", "n");
+            set(&mut row, "relfilenode", i64::from(key.oid));
+            set(&mut row, "relpersistence", persistence);
+            rows.push(row);
+        }
+    }
     rows
+}
+
+/// The sequence with an OID, and the object that its column is in.
+pub(super) fn sequence(
+    source: &dyn CatalogSource,
+    oid: i64,
+) -> Option<(ObjectDescription, ColumnSequence)> {
+    sequences(source)
+        .into_iter()
+        .find(|(_, _, sequence)| i64::from(sequence.oid) == oid)
+        .map(|(object, _, sequence)| (object, sequence))
+}
+
+/// All sequences, with their objects and columns.
+pub(super) fn sequences(
+    source: &dyn CatalogSource,
+) -> Vec<(ObjectDescription, usize, ColumnSequence)> {
+    let mut found = Vec::new();
+    for object in source.objects() {
+        for (column, sequence) in sequences_of(&object.columns) {
+            found.push((object.clone(), column, sequence));
+        }
+    }
+    found
+}
+
+fn sequence_row((object, column, sequence): &(ObjectDescription, usize, ColumnSequence)) -> Row {
+    vec![
+        ("seqrelid", i64::from(sequence.oid).into()),
+        ("seqtypid", i64::from(type_oid(object.columns.field(*column))).into()),
+        ("seqstart", sequence.start.into()),
+        ("seqincrement", sequence.increment.into()),
+        ("seqmax", sequence.max.into()),
+        ("seqmin", sequence.min.into()),
+        ("seqcache", 1.into()),
+        ("seqcycle", sequence.cycle.into()),
+    ]
+}
+
+fn listed_sequence(
+    source: &dyn CatalogSource,
+    (object, column, sequence): &(ObjectDescription, usize, ColumnSequence),
+) -> Row {
+    vec![
+        ("schemaname", object.schema.as_str().into()),
+        ("sequencename", sequence.name.as_str().into()),
+        ("sequenceowner", source.user().into()),
+        ("data_type", i64::from(type_oid(object.columns.field(*column))).into()),
+        ("start_value", sequence.start.into()),
+        ("min_value", sequence.min.into()),
+        ("max_value", sequence.max.into()),
+        ("increment_by", sequence.increment.into()),
+        ("cycle", sequence.cycle.into()),
+        ("cache_size", 1.into()),
+    ]
+}
+
+/// Gives a column of a row another value.
+fn set(row: &mut Row, column: &str, value: impl Into<Value>) {
+    if let Some((_, old)) = row.iter_mut().find(|(name, _)| *name == column) {
+        *old = value.into();
+    }
 }
 
 fn class_row(
@@ -175,7 +278,7 @@ fn attribute(source: &dyn CatalogSource) -> Vec<Row> {
     let mut rows = SYSTEM.clone();
     for object in source.objects() {
         rows.extend(object.columns.fields().iter().enumerate().map(|(position, field)| {
-            attribute_row(
+            let mut row = attribute_row(
                 object.oid.into(),
                 field.name(),
                 type_oid(field).into(),
@@ -183,10 +286,35 @@ fn attribute(source: &dyn CatalogSource) -> Vec<Row> {
                 position as i64 + 1,
                 !field.is_nullable() && object.kind == ObjectKind::Table,
                 field.metadata().contains_key(COLUMN_DEFAULT),
-            )
+            );
+            row.extend(identity(field).map(|identity| ("attidentity", identity.into())));
+            row
         }));
+        for key in &object.keys {
+            rows.extend(key.columns.iter().enumerate().map(|(position, column)| {
+                let field = object.columns.field(*column);
+                attribute_row(
+                    key.oid.into(),
+                    field.name(),
+                    type_oid(field).into(),
+                    type_modifier(field).into(),
+                    position as i64 + 1,
+                    false,
+                    false,
+                )
+            }));
+        }
     }
     rows
+}
+
+/// A column's attidentity, if it is an identity column.
+pub(super) fn identity(field: &Field) -> Option<&'static str> {
+    match ColumnSequence::of(field)?.kind {
+        SequenceKind::Serial => None,
+        SequenceKind::ByDefault => Some("d"),
+        SequenceKind::Always => Some("a"),
+    }
 }
 
 fn attribute_row(
@@ -242,6 +370,27 @@ fn attrdef(source: &dyn CatalogSource) -> Vec<Row> {
         }
     }
     rows
+}
+
+fn cursors(source: &dyn CatalogSource) -> Vec<Row> {
+    let microseconds = |time: std::time::SystemTime| {
+        let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    };
+    source
+        .cursors()
+        .into_iter()
+        .map(|cursor| {
+            vec![
+                ("name", cursor.name.into()),
+                ("statement", cursor.statement.into()),
+                ("is_holdable", cursor.holdable.into()),
+                ("is_binary", false.into()),
+                ("is_scrollable", cursor.scrollable.into()),
+                ("creation_time", microseconds(cursor.created).into()),
+            ]
+        })
+        .collect()
 }
 
 fn rewrite(source: &dyn CatalogSource) -> Vec<Row> {
@@ -459,25 +608,27 @@ fn table_statistics(source: &dyn CatalogSource) -> Vec<Row> {
 }
 
 fn tables(source: &dyn CatalogSource) -> Vec<Row> {
-    let row = |schema: &str, name: &str, owner: &str| -> Row {
+    let row = |schema: &str, name: &str, owner: &str, indexed: bool| -> Row {
         vec![
             ("schemaname", schema.into()),
             ("tablename", name.into()),
             ("tableowner", owner.into()),
         ]
         .into_iter()
-        .chain(
-            ["hasindexes", "hasrules", "hastriggers", "rowsecurity"]
-                .map(|name| (name, false.into())),
-        )
+        .chain(["hasrules", "hastriggers", "rowsecurity"].map(|name| (name, false.into())))
+        .chain([("hasindexes", indexed.into())])
         .collect()
     };
     let owner = source.user();
     let system = relations::listed()
         .filter(|relation| relation.kind == "r")
-        .map(|relation| row(relation.schema.name(), relation.name, &owner));
+        .map(|relation| row(relation.schema.name(), relation.name, &owner, false));
     let mut rows: Vec<Row> = system.collect();
-    rows.extend(stored(source).iter().map(|object| row(&object.schema, &object.name, &owner)));
+    rows.extend(
+        stored(source)
+            .iter()
+            .map(|object| row(&object.schema, &object.name, &owner, !object.keys.is_empty())),
+    );
     rows
 }
 

@@ -51,6 +51,8 @@ impl CatalogSource for Fake {
                 columns: mnist(),
                 row_count: 2000,
                 definition: None,
+                keys: Vec::new(),
+                checks: Vec::new(),
             },
             ObjectDescription {
                 oid: 16_401,
@@ -60,6 +62,8 @@ impl CatalogSource for Fake {
                 columns: Arc::new(view),
                 row_count: 0,
                 definition: Some("SELECT img_path FROM mnist_dataset".into()),
+                keys: Vec::new(),
+                checks: Vec::new(),
             },
         ]
     }
@@ -121,6 +125,7 @@ async fn run(context: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>, St
     let mut statements =
         Parser::parse_sql(&PostgreSqlDialect {}, sql).map_err(|error| format!("parse: {error}"))?;
     let mut statement = statements.remove(0);
+    crate::plan::names::name_items(&mut statement);
     adapt(&mut statement);
     let plan = context
         .state()

@@ -1,13 +1,12 @@
 //! Texts on their way to columns: what both COPYs do with the values of a line.
 
-use arrow::array::{Array as _, ArrayRef, BooleanArray, StringArray, StringBuilder};
-use arrow::compute::kernels::zip::zip;
+use arrow::array::{Array as _, ArrayRef, StringArray, StringBuilder};
+use arrow::compute::interleave;
 use arrow::datatypes::DataType;
 use thanosql_protocol::SqlError;
 
 use super::text::Cell;
 use crate::error::{arrow_error, datafusion_error};
-use crate::exec::append::repeated;
 use crate::plan::coerce::read_column;
 
 /// The values of one column, until there are enough of them.
@@ -40,24 +39,25 @@ impl CellColumn {
         self.rows += 1;
     }
 
-    /// The values so far as a column of a type, where `default` is what the rows get that asked for it. Begins anew.
+    /// The values so far as a column of a type, where `defaults` makes so many values for the rows that asked for the default. Begins anew.
     pub(crate) fn take(
         &mut self,
         data_type: &DataType,
-        default: Option<&ArrayRef>,
+        defaults: Option<&dyn Fn(usize) -> Result<ArrayRef, SqlError>>,
     ) -> Result<ArrayRef, BadCell> {
         let texts = self.texts.finish();
         let defaulted = std::mem::take(&mut self.defaulted);
         let rows = std::mem::take(&mut self.rows);
         let column = read(&texts, data_type)?;
-        let Some(default) = default.filter(|_| !defaulted.is_empty()) else { return Ok(column) };
-        let mut mask = vec![false; rows];
-        for row in &defaulted {
-            mask[*row] = true;
-        }
+        let Some(defaults) = defaults.filter(|_| !defaulted.is_empty()) else { return Ok(column) };
         let whole = |error| BadCell { row: defaulted[0], error };
-        let default = repeated(default, rows).map_err(whole)?;
-        zip(&BooleanArray::from(mask), &default, &column).map_err(|error| whole(arrow_error(error)))
+        let values = defaults(defaulted.len()).map_err(whole)?;
+        let mut places: Vec<(usize, usize)> = (0..rows).map(|row| (0, row)).collect();
+        for (value, row) in defaulted.iter().enumerate() {
+            places[*row] = (1, value);
+        }
+        interleave(&[column.as_ref(), values.as_ref()], &places)
+            .map_err(|error| whole(arrow_error(error)))
     }
 }
 
@@ -88,8 +88,8 @@ mod tests {
     #[test]
     fn defaults_stand_where_they_were_asked_for() {
         let mut column = filled(&[Cell::Text("1".into()), Cell::Default, Cell::Null]);
-        let default: ArrayRef = Arc::new(Int64Array::from(vec![9]));
-        let values = column.take(&DataType::Int64, Some(&default)).unwrap();
+        let defaults = |count: usize| Ok(Arc::new(Int64Array::from(vec![9; count])) as ArrayRef);
+        let values = column.take(&DataType::Int64, Some(&defaults)).unwrap();
         let expect = Int64Array::from(vec![Some(1), Some(9), None]);
         assert_eq!(values.as_ref(), &expect as &dyn arrow::array::Array);
         assert_eq!(column.take(&DataType::Int64, None).unwrap().len(), 0);

@@ -29,6 +29,7 @@ use super::append::Appender;
 use super::dml::{missing_column, stored_table};
 use super::models::object_name;
 use super::query::controlled;
+use crate::catalog::sequences::ColumnSequence;
 use crate::error::{arrow_error, datafusion_error, io_error};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
@@ -186,7 +187,7 @@ impl ClientSession {
         }
     }
 
-    /// The default of each column that has one, one value long.
+    /// The default of each column that has one, one value long. A sequence's values are not among them: every row has its own.
     pub(crate) fn column_defaults(
         &self,
         scope: &Scope,
@@ -195,6 +196,7 @@ impl ClientSession {
         let mut defaults = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
             defaults.push(match field.metadata().get(plan::types::COLUMN_DEFAULT) {
+                Some(_) if ColumnSequence::of(field).is_some() => None,
                 Some(text) => {
                     let expression =
                         sql::parse_expression(text).map_err(crate::error::parse_error)?;

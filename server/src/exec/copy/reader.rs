@@ -97,7 +97,7 @@ impl Lines {
             return Err(place(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, message)));
         }
         for (index, (column, cell)) in self.columns.iter_mut().zip(&cells).enumerate() {
-            if *cell == Cell::Default && self.appender.default(index).is_none() {
+            if *cell == Cell::Default && !self.appender.has_default(index) {
                 let name = self.appender.field(index).name();
                 let error = SqlError::new(
                     SqlState::BAD_COPY_FILE_FORMAT,
@@ -141,8 +141,8 @@ impl Lines {
         let mut columns = Vec::with_capacity(self.columns.len());
         for (index, column) in self.columns.iter_mut().enumerate() {
             let field = self.appender.field(index);
-            let default = self.appender.default(index);
-            columns.push(column.take(field.data_type(), default).map_err(|bad| {
+            let defaults = |count| self.appender.default_values(index, count);
+            columns.push(column.take(field.data_type(), Some(&defaults)).map_err(|bad| {
                 let name = Some(field.name().as_str());
                 placed(bad.error, &self.appender.table, &places.of(bad.row), name)
             })?);

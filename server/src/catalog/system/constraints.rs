@@ -1,0 +1,254 @@
+//! Keys and checks in the system catalog: pg_constraint, pg_index, pg_indexes, the parts of pg_class and pg_attribute that indexes
+//! have, the information schema's views of constraints, and the definitions that `pg_get_constraintdef` and `pg_get_indexdef` give.
+//!
+//! A key is a constraint and an index. The index has the key's own OID, the constraint one that is derived from it.
+
+use super::functions::quote_ident;
+use super::relations::{Row, Value};
+use super::{CatalogSource, KeyDescription, ObjectDescription, tables};
+
+/// The access method of indexes.
+pub(super) const BTREE: i64 = 403;
+
+/// The OID of a key's constraint.
+pub(super) fn constraint_oid(key: &KeyDescription) -> i64 {
+    tables::DERIVED + i64::from(key.oid)
+}
+
+/// The key whose index has an OID, with its table.
+pub(super) fn index(
+    source: &dyn CatalogSource,
+    oid: i64,
+) -> Option<(ObjectDescription, KeyDescription)> {
+    source.objects().into_iter().find_map(|object| {
+        let key = object.keys.iter().find(|key| i64::from(key.oid) == oid)?.clone();
+        Some((object, key))
+    })
+}
+
+fn columns<'a>(object: &'a ObjectDescription, key: &'a KeyDescription) -> Vec<&'a str> {
+    key.columns.iter().map(|column| object.columns.field(*column).name().as_str()).collect()
+}
+
+fn column_list(object: &ObjectDescription, key: &KeyDescription) -> String {
+    columns(object, key).into_iter().map(quote_ident).collect::<Vec<_>>().join(", ")
+}
+
+/// Column numbers count from 1.
+fn numbers(columns: &[usize]) -> Value {
+    columns.iter().map(|column| *column as i64 + 1).collect::<Vec<_>>().into()
+}
+
+fn repeated(value: i64, count: usize) -> Value {
+    vec![value; count].into()
+}
+
+/// `pg_get_indexdef`: the whole statement, or one column.
+pub(super) fn index_definition(
+    source: &dyn CatalogSource,
+    oid: i64,
+    column: i64,
+) -> Option<String> {
+    let (object, key) = index(source, oid)?;
+    match usize::try_from(column) {
+        Ok(0) => Some(create_index(&object, &key)),
+        Ok(column) => columns(&object, &key).get(column - 1).map(|name| quote_ident(name)),
+        Err(_) => None,
+    }
+}
+
+fn create_index(object: &ObjectDescription, key: &KeyDescription) -> String {
+    format!(
+        "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
+        quote_ident(&key.name),
+        quote_ident(&object.schema),
+        quote_ident(&object.name),
+        column_list(object, key)
+    )
+}
+
+/// `pg_get_constraintdef`.
+pub(super) fn constraint_definition(
+    source: &dyn CatalogSource,
+    oid: i64,
+    pretty: bool,
+) -> Option<String> {
+    source.objects().iter().find_map(|object| {
+        if let Some(key) = object.keys.iter().find(|key| constraint_oid(key) == oid) {
+            let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
+            return Some(format!("{kind} ({})", column_list(object, key)));
+        }
+        let check = object.checks.iter().find(|check| i64::from(check.oid) == oid)?;
+        Some(match pretty {
+            true => format!("CHECK ({})", check.expression),
+            false => format!("CHECK (({}))", check.expression),
+        })
+    })
+}
+
+pub(super) fn pg_constraint(source: &dyn CatalogSource) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for object in source.objects() {
+        let shared = |oid: i64, name: &str, kind: &str, columns: &[usize]| -> Row {
+            vec![
+                ("oid", oid.into()),
+                ("conname", name.into()),
+                ("connamespace", tables::schema_oid(&object.schema).into()),
+                ("contype", kind.into()),
+                ("condeferrable", false.into()),
+                ("condeferred", false.into()),
+                ("convalidated", true.into()),
+                ("conrelid", i64::from(object.oid).into()),
+                ("confupdtype", " ".into()),
+                ("confdeltype", " ".into()),
+                ("confmatchtype", " ".into()),
+                ("conislocal", true.into()),
+                ("conkey", numbers(columns)),
+            ]
+        };
+        for key in &object.keys {
+            let kind = if key.primary { "p" } else { "u" };
+            let mut row = shared(constraint_oid(key), &key.name, kind, &key.columns);
+            row.push(("conindid", i64::from(key.oid).into()));
+            row.push(("connoinherit", true.into()));
+            rows.push(row);
+        }
+        for check in &object.checks {
+            let mut row = shared(check.oid.into(), &check.name, "c", &check.columns);
+            row.push(("conbin", check.expression.as_str().into()));
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+pub(super) fn pg_index(source: &dyn CatalogSource) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for object in source.objects() {
+        for key in &object.keys {
+            let count = key.columns.len();
+            rows.push(vec![
+                ("indexrelid", i64::from(key.oid).into()),
+                ("indrelid", i64::from(object.oid).into()),
+                ("indnatts", (count as i64).into()),
+                ("indnkeyatts", (count as i64).into()),
+                ("indisunique", true.into()),
+                ("indisprimary", key.primary.into()),
+                ("indimmediate", true.into()),
+                ("indisvalid", true.into()),
+                ("indisready", true.into()),
+                ("indislive", true.into()),
+                ("indkey", numbers(&key.columns)),
+                ("indcollation", repeated(0, count)),
+                ("indclass", repeated(0, count)),
+                ("indoption", repeated(0, count)),
+            ]);
+        }
+    }
+    rows
+}
+
+pub(super) fn pg_indexes(source: &dyn CatalogSource) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for object in source.objects() {
+        for key in &object.keys {
+            rows.push(vec![
+                ("schemaname", object.schema.as_str().into()),
+                ("tablename", object.name.as_str().into()),
+                ("indexname", key.name.as_str().into()),
+                ("indexdef", create_index(&object, key).into()),
+            ]);
+        }
+    }
+    rows
+}
+
+/// A constraint, as the information schema's views need it.
+struct Constraint {
+    name: String,
+    kind: &'static str,
+    columns: Vec<usize>,
+    clause: Option<String>,
+}
+
+fn constraints(object: &ObjectDescription) -> Vec<Constraint> {
+    let keys = object.keys.iter().map(|key| Constraint {
+        name: key.name.clone(),
+        kind: if key.primary { "PRIMARY KEY" } else { "UNIQUE" },
+        columns: key.columns.clone(),
+        clause: None,
+    });
+    let checks = object.checks.iter().map(|check| Constraint {
+        name: check.name.clone(),
+        kind: "CHECK",
+        columns: check.columns.clone(),
+        clause: Some(format!("(({}))", check.expression)),
+    });
+    keys.chain(checks).collect()
+}
+
+fn place(source: &dyn CatalogSource, object: &ObjectDescription, constraint: &Constraint) -> Row {
+    vec![
+        ("constraint_catalog", source.database().into()),
+        ("constraint_schema", object.schema.as_str().into()),
+        ("constraint_name", constraint.name.as_str().into()),
+    ]
+}
+
+fn table(source: &dyn CatalogSource, object: &ObjectDescription) -> Row {
+    vec![
+        ("table_catalog", source.database().into()),
+        ("table_schema", object.schema.as_str().into()),
+        ("table_name", object.name.as_str().into()),
+    ]
+}
+
+/// The rows of one of the information schema's views of constraints.
+pub(super) fn information(source: &dyn CatalogSource, view: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for object in source.objects() {
+        for constraint in constraints(&object) {
+            let mut row = place(source, &object, &constraint);
+            let is_key = constraint.kind != "CHECK";
+            match view {
+                "table_constraints" => {
+                    row.extend(table(source, &object));
+                    row.push(("constraint_type", constraint.kind.into()));
+                    row.push(("is_deferrable", "NO".into()));
+                    row.push(("initially_deferred", "NO".into()));
+                    row.push(("enforced", "YES".into()));
+                    let distinct = (constraint.kind == "UNIQUE").then_some("YES");
+                    row.push(("nulls_distinct", distinct.into()));
+                    rows.push(row);
+                }
+                "constraint_table_usage" if is_key => {
+                    row.extend(table(source, &object));
+                    rows.push(row);
+                }
+                "check_constraints" => {
+                    if let Some(clause) = constraint.clause {
+                        row.push(("check_clause", clause.into()));
+                        rows.push(row);
+                    }
+                }
+                "key_column_usage" | "constraint_column_usage" => {
+                    if view == "key_column_usage" && !is_key {
+                        continue;
+                    }
+                    for (position, column) in constraint.columns.iter().enumerate() {
+                        let mut row = row.clone();
+                        row.extend(table(source, &object));
+                        let name = object.columns.field(*column).name().as_str();
+                        row.push(("column_name", name.into()));
+                        if view == "key_column_usage" {
+                            row.push(("ordinal_position", (position as i64 + 1).into()));
+                        }
+                        rows.push(row);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    rows
+}

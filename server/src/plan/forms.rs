@@ -1,0 +1,234 @@
+//! Forms of PostgreSQL that DataFusion's planner does not take or takes otherwise, as those that it takes.
+//!
+//! | written | planned |
+//! | --- | --- |
+//! | `x SIMILAR TO p ESCAPE e` | `x ~ similar_to_escape(p, e)`: the whole text is matched |
+//! | `(a, b) = (1, 2)`, `(a, b) IN ((1, 2), ...)` | `a = 1 AND b = 2`, joined by OR |
+//! | `every(x)`, `variance(x)` | `bool_and(x)`, `var_samp(x)` |
+//! | `substring(x FROM 'regex')` | what the expression matches in `x` |
+//! | `x ^@ p` | `starts_with(x, p)` |
+//! | `~x` | `-1 - x` |
+//! | `interval '1 day 04:05'` | `'1 day 04:05'::interval` |
+//! | `x AT TIME ZONE z` | `timezone(z, x)` |
+//! | `extract(second FROM x)` | seconds with their fraction |
+//! | `current_schema`, `user` and their kin | calls of the functions |
+//! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` |
+//!
+//! A walk over the syntax tree, no text. Names of columns are given before (`names`), so that `every(x)` is called `every`.
+
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr, Fetch, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause,
+    ObjectName, ObjectNamePart, Query, Statement, Subscript, UnaryOperator, Value, ValueWithSpan,
+    VisitMut, VisitorMut,
+};
+
+use crate::functions::postgres::{EXTRACT_SECONDS, SIMILAR_TO_ESCAPE};
+use crate::sql::fold;
+
+/// Rewrites a statement as this module's table says.
+pub(super) fn rewrite(statement: &mut Statement) {
+    let _ = statement.visit(&mut Forms);
+}
+
+struct Forms;
+
+impl VisitorMut for Forms {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let Some(Fetch { with_ties: false, percent: false, quantity }) = &query.fetch {
+            let count = quantity
+                .clone()
+                .unwrap_or_else(|| Expr::Value(Value::Number("1".to_string(), false).into()));
+            match &mut query.limit_clause {
+                None => {
+                    query.limit_clause = Some(LimitClause::LimitOffset {
+                        limit: Some(count),
+                        offset: None,
+                        limit_by: Vec::new(),
+                    });
+                    query.fetch = None;
+                }
+                Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => {
+                    *limit = Some(count);
+                    query.fetch = None;
+                }
+                Some(_) => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::SimilarTo { negated, expr: subject, pattern, escape_char } => {
+                let op = match *negated {
+                    true => BinaryOperator::PGRegexNotMatch,
+                    false => BinaryOperator::PGRegexMatch,
+                };
+                let mut arguments = vec![take(pattern)];
+                arguments.extend(escape_char.take().map(Expr::Value));
+                let pattern = call(SIMILAR_TO_ESCAPE, arguments);
+                *expr = binary(Expr::Nested(Box::new(take(subject))), op, pattern);
+            }
+            Expr::BinaryOp {
+                left,
+                op: op @ (BinaryOperator::Eq | BinaryOperator::NotEq),
+                right,
+            } => {
+                if let (Expr::Tuple(left), Expr::Tuple(right)) = (left.as_ref(), right.as_ref())
+                    && let Some(equal) = tuples_equal(left, right)
+                {
+                    *expr = match op {
+                        BinaryOperator::Eq => equal,
+                        _ => not(equal),
+                    };
+                }
+            }
+            Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr: number } => {
+                let minus_one = Expr::UnaryOp {
+                    op: UnaryOperator::Minus,
+                    expr: Box::new(Expr::Value(Value::Number("1".to_string(), false).into())),
+                };
+                let number = Expr::Nested(Box::new(take(number)));
+                *expr = Expr::Nested(Box::new(binary(minus_one, BinaryOperator::Minus, number)));
+            }
+            Expr::Interval(interval)
+                if interval.leading_field.is_none() && is_text(&interval.value) =>
+            {
+                *expr = Expr::Cast {
+                    kind: CastKind::Cast,
+                    expr: Box::new(take(&mut interval.value)),
+                    data_type: DataType::Interval { fields: None, precision: None },
+                    array: false,
+                    format: None,
+                };
+            }
+            Expr::AtTimeZone { timestamp, time_zone } => {
+                *expr = call("timezone", vec![take(time_zone), take(timestamp)]);
+            }
+            Expr::Extract {
+                field: DateTimeField::Second | DateTimeField::Seconds,
+                expr: subject,
+                ..
+            } => {
+                *expr = call(EXTRACT_SECONDS, vec![take(subject)]);
+            }
+            Expr::Identifier(name) if name.quote_style.is_none() => {
+                let function = name.value.to_lowercase();
+                if matches!(
+                    function.as_str(),
+                    "current_schema" | "current_catalog" | "current_role" | "session_user" | "user"
+                ) {
+                    *expr = call(&function, Vec::new());
+                }
+            }
+            Expr::BinaryOp { left, op: BinaryOperator::PGStartsWith, right } => {
+                *expr = call("starts_with", vec![take(left), take(right)]);
+            }
+            Expr::InList { expr: subject, list, negated } => {
+                if let Expr::Tuple(subject) = subject.as_ref() {
+                    let equal: Option<Vec<Expr>> = list
+                        .iter()
+                        .map(|item| match item {
+                            Expr::Tuple(item) => tuples_equal(subject, item),
+                            _ => None,
+                        })
+                        .collect();
+                    let any = equal.and_then(|equal| {
+                        equal.into_iter().reduce(|a, b| binary(a, BinaryOperator::Or, b))
+                    });
+                    if let Some(any) = any {
+                        let any = Expr::Nested(Box::new(any));
+                        *expr = if *negated { not(any) } else { any };
+                    }
+                }
+            }
+            Expr::Function(function) => {
+                if let [ObjectNamePart::Identifier(name)] = function.name.0.as_mut_slice() {
+                    let other = match fold(name).as_str() {
+                        "every" => Some("bool_and"),
+                        "variance" => Some("var_samp"),
+                        _ => None,
+                    };
+                    if let Some(other) = other {
+                        *name = Ident::new(other);
+                    }
+                }
+            }
+            Expr::Substring {
+                expr: subject,
+                substring_from: Some(from),
+                substring_for: None,
+                ..
+            } if is_text(from) => {
+                let matched = call("regexp_match", vec![take(subject), take(from)]);
+                *expr = Expr::CompoundFieldAccess {
+                    root: Box::new(Expr::Nested(Box::new(matched))),
+                    access_chain: vec![AccessExpr::Subscript(Subscript::Index {
+                        index: Expr::Value(Value::Number("1".to_string(), false).into()),
+                    })],
+                };
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn tuples_equal(left: &[Expr], right: &[Expr]) -> Option<Expr> {
+    if left.len() != right.len() {
+        return None;
+    }
+    let pairs = left.iter().zip(right);
+    let equal = pairs.map(|(a, b)| binary(a.clone(), BinaryOperator::Eq, b.clone()));
+    let all = equal.reduce(|a, b| binary(a, BinaryOperator::And, b))?;
+    Some(Expr::Nested(Box::new(all)))
+}
+
+fn not(expr: Expr) -> Expr {
+    Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) }
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_),
+            ..
+        })
+    )
+}
+
+fn take(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, Expr::Value(Value::Null.into()))
+}
+
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: arguments
+                .into_iter()
+                .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
+                .collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}

@@ -1,0 +1,271 @@
+//! Errors whose causes need a set-up of their own: limits, lost races, passwords, damage, shutdown. Each over a real connection, by its
+//! SQLSTATE.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, too, may end a test
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thanosql_tests::{TestServer, describe, failure, rows, state_of, value};
+use tokio_postgres::{Client, NoTls};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_thanosql");
+
+/// A server with flags, over fresh folders that live as long as the answer's second half.
+fn with_flags(flags: &[&str]) -> (TestServer, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, data) = (folder.path().join("store"), folder.path().join("data"));
+    std::fs::create_dir_all(&data).unwrap();
+    (TestServer::start_on(PROGRAM, &store, &data, flags), folder)
+}
+
+async fn run(client: &Client, sql: &str) {
+    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_too_many() {
+    let (server, _folder) = with_flags(&["--max-connections", "2"]);
+    let first = server.connect().await;
+    let second = server.connect().await;
+    let refused = server.try_connect().await.unwrap_err();
+    assert_eq!(state_of(&refused), "53300", "{}", describe(&refused));
+    drop(second);
+    // The place is free again once the server has seen the client go.
+    let mut again = server.try_connect().await;
+    for _ in 0..100 {
+        if again.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        again = server.try_connect().await;
+    }
+    assert!(again.is_ok());
+    assert_eq!(value(&first, "SELECT 1").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_wants_more_memory_than_there_is() {
+    let (server, _folder) = with_flags(&["--query-memory-bytes", "2097152"]);
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t AS SELECT g AS n, repeat('x', 100) AS x FROM generate_series(1, 100000) AS g").await;
+    run(&client, "BEGIN; DECLARE c SCROLL CURSOR FOR SELECT * FROM t").await;
+    assert_eq!(failure(&client, "FETCH LAST FROM c").await, "53200");
+    run(&client, "ROLLBACK").await;
+    // A cursor that only goes forward keeps nothing.
+    run(&client, "BEGIN; DECLARE c CURSOR FOR SELECT * FROM t").await;
+    assert_eq!(rows(&client, "FETCH ALL FROM c").await.len(), 100_000);
+    run(&client, "ROLLBACK").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_over_its_limit() {
+    let (server, _folder) = with_flags(&["--max-message-bytes", "1048576"]);
+    let client = server.connect().await;
+    let long = format!("SELECT '{}'", "x".repeat(2 << 20));
+    assert_eq!(failure(&client, &long).await, "54000");
+    let client = server.connect().await;
+    assert_eq!(value(&client, "SELECT 1").await.as_deref(), Some("1"));
+    let deep = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
+    assert_eq!(failure(&client, &deep).await, "54001");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_are_stopped() {
+    let (server, _folder) = with_flags(&[]);
+    let client = server.connect().await;
+    let endless = "SELECT count(*) FROM generate_series(1, 200000) a, generate_series(1, 200000) b \
+                   WHERE a.a + b.b < 0";
+    run(&client, "SET statement_timeout = '300ms'").await;
+    assert_eq!(failure(&client, endless).await, "57014");
+    run(&client, "RESET statement_timeout").await;
+
+    let cancel = client.cancel_token();
+    let (outcome, ()) = tokio::join!(client.simple_query(endless), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cancel.cancel_query(NoTls).await.unwrap();
+    });
+    assert_eq!(state_of(&outcome.unwrap_err()), "57014");
+    assert_eq!(value(&client, "SELECT 1").await.as_deref(), Some("1"));
+
+    let locked = server.connect().await;
+    run(&locked, "CREATE TABLE t (a int); BEGIN; INSERT INTO t VALUES (1)").await;
+    run(&client, "SET lock_timeout = '200ms'").await;
+    assert_eq!(failure(&client, "INSERT INTO t VALUES (2)").await, "55P03");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_stops() {
+    let (mut server, _folder) = with_flags(&[]);
+    let client = server.connect().await;
+    let endless = "SELECT count(*) FROM generate_series(1, 200000) a, generate_series(1, 200000) b \
+                   WHERE a.a + b.b < 0";
+    let running = tokio::spawn(async move { client.simple_query(endless).await.unwrap_err() });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(tokio::task::block_in_place(|| server.terminate()), Some(0));
+    let error = running.await.unwrap();
+    assert_eq!(state_of(&error), "57P01", "{}", describe(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sessions_race() {
+    let (server, _folder) = with_flags(&[]);
+    let (first, second) = (server.connect().await, server.connect().await);
+    run(&first, "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL); INSERT INTO t VALUES (1, 0)")
+        .await;
+
+    // Both have read before either has changed anything: the second change is refused.
+    run(&first, "BEGIN").await;
+    run(&second, "BEGIN").await;
+    rows(&first, "SELECT * FROM t").await;
+    rows(&second, "SELECT * FROM t").await;
+    run(&first, "UPDATE t SET n = n + 1; COMMIT").await;
+    let lost = second.batch_execute("UPDATE t SET n = n + 1; COMMIT").await.unwrap_err();
+    assert_eq!(state_of(&lost), "40001", "{}", describe(&lost));
+    second.batch_execute("ROLLBACK").await.unwrap();
+
+    // The same key from two sessions: one of them has it, whichever comes first.
+    run(&first, "BEGIN").await;
+    run(&second, "BEGIN").await;
+    rows(&second, "SELECT * FROM t").await;
+    run(&first, "INSERT INTO t VALUES (2, 0)").await;
+    let (waits, ()) =
+        tokio::join!(second.batch_execute("INSERT INTO t VALUES (2, 1); COMMIT"), async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            run(&first, "COMMIT").await;
+        });
+    let lost = waits.unwrap_err();
+    assert_eq!(state_of(&lost), "23505", "{}", describe(&lost));
+    let error = lost.as_db_error().unwrap();
+    assert_eq!(error.detail(), Some("Key (id)=(2) already exists."));
+    assert_eq!((error.table(), error.constraint()), (Some("t"), Some("t_pkey")));
+    second.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(value(&first, "SELECT count(*) FROM t WHERE id = 2").await.as_deref(), Some("1"));
+
+    assert_eq!(failure(&first, "INSERT INTO t (id) VALUES (3)").await, "23502");
+    run(&first, "BEGIN").await;
+    failure(&first, "SELECT 1/0").await;
+    assert_eq!(failure(&first, "SELECT 1").await, "25P02");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_statements_of_many_sessions_do_not_lose_races() {
+    let (server, _folder) = with_flags(&[]);
+    let setup = server.connect().await;
+    run(&setup, "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE log (who int, what int)")
+        .await;
+    run(&setup, "INSERT INTO t SELECT g, 0 FROM generate_series(1, 50) AS g").await;
+    let mut sessions = Vec::new();
+    for who in 0..4 {
+        let client = server.connect().await;
+        sessions.push(tokio::spawn(async move {
+            for what in 0..25 {
+                let insert = format!("INSERT INTO t VALUES ({}, 0)", 1000 + who * 100 + what);
+                run(&client, &insert).await;
+                run(&client, &format!("INSERT INTO log VALUES ({who}, {what})")).await;
+                run(&client, "UPDATE t SET n = n + 1 WHERE id <= 50").await;
+                run(&client, &format!("DELETE FROM log WHERE who = {who} AND what = {what} - 3"))
+                    .await;
+            }
+        }));
+    }
+    for session in sessions {
+        session.await.unwrap();
+    }
+    let sum = value(&setup, "SELECT sum(n) FROM t WHERE id <= 50").await;
+    assert_eq!(sum.as_deref(), Some("5000"));
+    assert_eq!(value(&setup, "SELECT count(*) FROM t").await.as_deref(), Some("150"));
+    assert_eq!(value(&setup, "SELECT count(*) FROM log").await.as_deref(), Some("12"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    std::fs::write(&users, "ann:right\n").unwrap();
+    let users = users.display().to_string();
+    let (server, _folder) = with_flags(&["--users-file", &users, "--trust-loopback", "false"]);
+    let login = |user: &'static str, password: &'static str| {
+        let address = format!(
+            "host=127.0.0.1 port={} user={user} password={password} dbname=test",
+            server.port
+        );
+        async move { tokio_postgres::connect(&address, NoTls).await.map(|_| ()) }
+    };
+    login("ann", "right").await.unwrap();
+    for (user, password) in [("ann", "wrong"), ("bob", "right")] {
+        let refused = login(user, password).await.unwrap_err();
+        assert_eq!(state_of(&refused), "28P01", "{user}: {}", describe(&refused));
+    }
+}
+
+/// The files of a store that hold data.
+fn data_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() {
+            files.extend(data_files(&entry.path()));
+        } else if entry.metadata().unwrap().len() > 100_000 {
+            files.push(entry.path());
+        }
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_is_never_an_answer() {
+    let (mut server, folder) = with_flags(&[]);
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t AS SELECT g AS n, repeat(chr(65 + CAST(g % 26 AS int)), 300) AS x FROM generate_series(1, 20000) AS g").await;
+    let question = "SELECT count(*), count(DISTINCT x), sum(length(x)) FROM t";
+    let answer = rows(&client, question).await;
+    drop(client);
+    assert_eq!(tokio::task::block_in_place(|| server.terminate()), Some(0));
+    let (store, data) = (server.store.clone(), server.data.clone());
+    let files = data_files(&store);
+    assert!(!files.is_empty(), "the store has no large file");
+    let (mut refused, mut corrupt, mut unharmed) = (0, 0, 0);
+    let copy = folder.path().join("copy");
+    for (file, whole) in files.iter().map(|file| (file, std::fs::read(file).unwrap())) {
+        for part in 1..8 {
+            let mut damaged = whole.clone();
+            let at = damaged.len() / 8 * part;
+            damaged[at] ^= 0x40;
+            // A fresh copy of the store, with one byte changed.
+            let _ = std::fs::remove_dir_all(&copy);
+            copy_folder(&store, &copy);
+            std::fs::write(copy.join(file.strip_prefix(&store).unwrap()), &damaged).unwrap();
+            let started =
+                std::panic::catch_unwind(|| TestServer::start_on(PROGRAM, &copy, &data, &[]));
+            let Ok(server) = started else {
+                refused += 1;
+                continue;
+            };
+            let client = server.connect().await;
+            match client.simple_query(question).await {
+                Ok(_) => {
+                    assert_eq!(rows(&client, question).await, answer, "byte {at} of {file:?}");
+                    unharmed += 1;
+                }
+                Err(error) => {
+                    assert_eq!(state_of(&error), "XX001", "{}", describe(&error));
+                    corrupt += 1;
+                }
+            }
+        }
+    }
+    println!("{refused} starts refused, {corrupt} queries refused, {unharmed} not touched by it");
+    assert!(refused + corrupt > 0, "no damage was found at all");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
