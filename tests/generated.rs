@@ -91,7 +91,7 @@ fn forms() -> Vec<Form> {
         form("FIT MODEL g USING m", options::BUILD_MODEL, training, "AS SELECT * FROM d LIMIT 6"),
         form("DELETE MODEL g", &[], "", ""),
         form("DROP MODEL IF EXISTS g", &[], "", ""),
-        form("EXPORT MODEL m TO '$DATA/out/m.safetensors'", &[], "", ""),
+        form("EXPORT MODEL m", options::EXPORT_MODEL, "", "TO '$DATA/out/m.safetensors'"),
         form("UPLOAD MODEL g", options::UPLOAD_MODEL, "", "FROM '$DATA/m.safetensors'"),
         form("SHOW CREATE MODEL m", &[], "", ""),
         form(

@@ -9,6 +9,7 @@ use thanosql_server::sql::options::{self, OptionSpec};
 /// The grammar's tables by the heading that a statement has in the document.
 const STATEMENTS: &[(&str, &[OptionSpec])] = &[
     ("BUILD MODEL, FIT MODEL", options::BUILD_MODEL),
+    ("EXPORT MODEL", options::EXPORT_MODEL),
     ("UPLOAD MODEL", options::UPLOAD_MODEL),
     ("CREATE TABLE USING", options::CREATE_TABLE_USING),
     ("CONVERT", options::CONVERT),

@@ -63,6 +63,14 @@ pub struct Settings {
     pub max_image_pixels: u64,
     /// Largest width or height of an image in pixels.
     pub max_image_side: u32,
+    /// Largest training set.
+    pub max_training_bytes: u64,
+    /// Largest model's file that is read.
+    pub max_model_file_bytes: u64,
+    /// Weights to start from.
+    pub pretrained_resnet18: Option<PathBuf>,
+    /// Jobs that have ended and are kept.
+    pub finished_jobs: usize,
     /// What is logged, and how.
     pub log: LogSettings,
     /// What is not wrong and yet probably not meant, for the log.
@@ -346,6 +354,10 @@ impl<'a> Given<'a> {
             max_image_bytes: self.count("max_image_bytes")?,
             max_image_pixels: self.count("max_image_pixels")?,
             max_image_side: self.count("max_image_side")? as u32,
+            max_training_bytes: self.count("max_training_bytes")?,
+            max_model_file_bytes: self.count("max_model_file_bytes")?,
+            pretrained_resnet18: self.file("pretrained_resnet18")?,
+            finished_jobs: self.count("finished_jobs")? as usize,
             log: self.log()?,
             warnings,
             reported: SETTINGS.iter().map(|setting| self.report(setting)).collect(),

@@ -33,6 +33,8 @@ pub enum Group {
     Memory,
     /// What an image may cost.
     Images,
+    /// Trainings and models' files.
+    Models,
     /// What computes.
     Device,
     /// What is written about it.
@@ -47,6 +49,7 @@ impl Group {
             Group::Folders => "Folders",
             Group::Memory => "Memory",
             Group::Images => "Images",
+            Group::Models => "Models",
             Group::Device => "Device",
             Group::Log => "Log",
         }
@@ -320,6 +323,42 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("16384"),
         value_name: "PIXELS",
         help: "Largest width or height of an image",
+    },
+    Setting {
+        key: "max_training_bytes",
+        flag: "max-training-bytes",
+        group: Group::Models,
+        kind: Kind::Bytes { min: MIB, max: TIB },
+        default: Some("4 GiB"),
+        value_name: "BYTES",
+        help: "Largest training set: its images decoded, and those that came as values",
+    },
+    Setting {
+        key: "max_model_file_bytes",
+        flag: "max-model-file-bytes",
+        group: Group::Models,
+        kind: Kind::Bytes { min: MIB, max: TIB },
+        default: Some("512 MiB"),
+        value_name: "BYTES",
+        help: "Largest file that UPLOAD MODEL and pretrained=True read",
+    },
+    Setting {
+        key: "pretrained_resnet18",
+        flag: "pretrained-resnet18",
+        group: Group::Models,
+        kind: Kind::File,
+        default: None,
+        value_name: "FILE",
+        help: "Weights of ResNet-18 from ImageNet for pretrained=True, in torchvision's names: .safetensors or .pth",
+    },
+    Setting {
+        key: "finished_jobs",
+        flag: "finished-jobs",
+        group: Group::Models,
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: Some("1000"),
+        value_name: "COUNT",
+        help: "Jobs that have ended and are still listed; older ones are forgotten, their models stay",
     },
     Setting {
         key: "device",

@@ -55,6 +55,8 @@ fn the_defaults_are_safe_and_small() {
     assert_eq!(settings.login_timeout, Duration::from_secs(10));
     assert_eq!((settings.max_connections, settings.max_message_bytes), (100, 64 << 20));
     assert_eq!((settings.max_image_pixels, settings.max_image_side), (1 << 26, 16_384));
+    assert_eq!((settings.max_training_bytes, settings.max_model_file_bytes), (4 << 30, 512 << 20));
+    assert_eq!((settings.pretrained_resnet18.as_deref(), settings.finished_jobs), (None, 1000));
     assert_eq!(settings.device, "auto");
     assert_eq!((settings.log.filter.as_str(), settings.log.format), ("info", LogFormat::Text));
     assert!(settings.warnings.is_empty());
@@ -119,6 +121,10 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         ("max_image_bytes", "5 MiB"),
         ("max_image_pixels", "1000"),
         ("max_image_side", "100"),
+        ("max_training_bytes", "6 MiB"),
+        ("max_model_file_bytes", "7 MiB"),
+        ("pretrained_resnet18", &some_file),
+        ("finished_jobs", "8"),
         ("device", "cpu"),
         ("log_filter", "debug"),
         ("log_format", "json"),
@@ -177,6 +183,12 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
             (settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side),
             (5 << 20, 1_000, 100)
         );
+        assert_eq!(
+            (settings.max_training_bytes, settings.max_model_file_bytes),
+            (6 << 20, 7 << 20)
+        );
+        assert!(settings.pretrained_resnet18.as_ref().unwrap().ends_with("some.txt"));
+        assert_eq!(settings.finished_jobs, 8);
         assert_eq!(settings.device, "cpu");
         assert_eq!((settings.log.filter.as_str(), settings.log.format), ("debug", LogFormat::Json));
         assert!(settings.reported().iter().all(|reported| reported.source != Source::Default));

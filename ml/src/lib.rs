@@ -9,6 +9,8 @@
 //! 3. the [`model::Model`] it returns embeds images, and travels as a safetensors file;
 //! 4. [`quality`] measures what the vectors are worth.
 //!
+//! A training may also start from [`pretrained`] weights; a [`model_file`] carries a model to another server.
+//!
 //! Everything here is synchronous and knows neither SQL, nor storage, nor sockets: the caller owns the threads.
 //! Every result is reproducible on the CPU from its seed.
 
@@ -24,13 +26,17 @@ pub mod linear_probe;
 pub mod loss;
 pub mod mnist;
 pub mod model;
+pub mod model_file;
 mod optimizer;
 #[cfg(test)]
 mod parity;
+pub mod pretrained;
 pub mod quality;
 mod random;
 pub mod recipe;
 pub mod schedule;
+mod tensor_file;
+mod torch_file;
 pub mod train;
 pub mod views;
 mod weights;
@@ -40,6 +46,8 @@ pub use encoder::EncoderChoice;
 pub use error::MlError;
 pub use images::{Color, ImageSet, InputSpec};
 pub use model::Model;
+pub use model_file::ModelFile;
+pub use pretrained::Pretrained;
 pub use train::{
     EpochReport, EpochSummary, Flow, StepProgress, TrainOptions, Trained, TrainingObserver, train,
 };

@@ -12,20 +12,20 @@ use crate::device::ComputeDevice;
 use crate::encoder::folded::FoldedEncoder;
 use crate::encoder::{Architecture, projection};
 use crate::error::MlError;
-use crate::images::{Color, ImageSet, InputSpec};
+use crate::images::{Color, ImageSet, InputSpec, MAX_INPUT_SIZE, MIN_INPUT_SIZE};
 use crate::weights::{Weights, read};
 
 /// The header's entry.
-const HEADER: &str = "thanosql.encoder";
+pub(crate) const HEADER: &str = "thanosql.encoder";
 
 /// The version of that entry that is written, and the only one that is read.
 const VERSION: u32 = 1;
 
-/// Largest side of an image that a file may ask for.
-const MAX_SIDE: u32 = 16_384;
-
 /// Pixel positions that are computed at once: bounds the memory that embedding takes.
 const POSITIONS_AT_ONCE: usize = 1 << 18;
+
+/// Most numbers that one image may become in a layer of a network from a file: 256 MiB. ResNet-18 makes 17 million of the largest image.
+const MAX_LAYER_VALUES: usize = 1 << 26;
 
 /// What the header says.
 #[derive(Serialize, Deserialize)]
@@ -120,11 +120,14 @@ impl Model {
         if header.version != VERSION {
             return Err(invalid(format!("its version is {}, not {VERSION}", header.version)));
         }
-        if header.input_size == 0 || header.input_size > MAX_SIDE {
+        if !(MIN_INPUT_SIZE..=MAX_INPUT_SIZE).contains(&header.input_size) {
             return Err(invalid(format!("it reads images of {} pixels a side", header.input_size)));
         }
         let architecture = header.encoder;
         architecture.check().map_err(invalid)?;
+        if architecture.largest_layer(header.input_size as usize) > MAX_LAYER_VALUES {
+            return Err(invalid("its layers are too large for its images".to_owned()));
+        }
         let expected = architecture.parameters();
         weights.require(&expected).map_err(invalid)?;
         let head = projection::parameters(architecture.embedding_dim());
@@ -279,6 +282,9 @@ mod tests {
         refused(&with_header(&|header| header["version"] = 2.into()));
         refused(&with_header(&|header| header["input_size"] = 0.into()));
         refused(&with_header(&|header| header["input_size"] = u32::MAX.into()));
+        refused(&with_header(&|header| header["input_size"] = (MAX_INPUT_SIZE + 1).into()));
+        refused(&with_header(&|header| header["encoder"]["name"] = "a\nb".into()));
+        refused(&with_header(&|header| header["encoder"]["normalization"] = "none".into()));
         refused(&with_header(&|header| header["extra"] = 1.into()));
         refused(&with_header(&|header| header["encoder"]["channels"] = 1.into()));
         refused(&with_header(&|header| header["encoder"]["stages"][0]["channels"] = 33.into()));

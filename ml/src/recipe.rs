@@ -34,9 +34,15 @@ pub const WANTED_STEPS: usize = 128;
 /// Fewest images that can be told from one another.
 pub const MIN_IMAGES: usize = 2;
 
-const LEARNING_RATE: f64 = 2e-3;
-const TEMPERATURE: f64 = 0.5;
-const WEIGHT_DECAY: f64 = 1e-4;
+/// Highest learning rate, if nothing is asked for.
+pub const LEARNING_RATE: f64 = 2e-3;
+
+/// Temperature of the loss, if nothing is asked for.
+pub const TEMPERATURE: f64 = 0.5;
+
+/// Weight decay, if nothing is asked for.
+pub const WEIGHT_DECAY: f64 = 1e-4;
+
 /// Part of all steps in which the learning rate rises, if nothing is asked for.
 const WARMUP_SHARE: f64 = 0.05;
 

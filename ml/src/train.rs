@@ -142,6 +142,8 @@ pub struct EpochSummary {
 
 /// Who watches a training, and may stop it.
 pub trait TrainingObserver {
+    /// Before the first step of a training that goes on from a checkpoint: the epochs that it has behind it.
+    fn on_resume(&mut self, _done: &[EpochSummary]) {}
     /// After every step.
     fn on_step(&mut self, progress: &StepProgress) -> Flow;
     /// After every epoch.
@@ -192,6 +194,9 @@ pub fn train(
 
     let mut training =
         Training::new(images, targets, options.supervised, recipe, resume, start, device)?;
+    if resume.is_some() {
+        observer.on_resume(&training.curve);
+    }
     while training.epoch < training.recipe.epochs {
         training.run_epoch(observer)?;
     }

@@ -1,13 +1,14 @@
 //! Named arrays of numbers on the host: how weights travel between a device, a file and a checkpoint.
 //!
-//! The file is safetensors: a JSON header with names, shapes and a text of our own, then little-endian `f32`. Bytes may come from
-//! anyone. They are parsed by the `safetensors` crate, which checks that offsets lie inside the file, so that nothing is
-//! allocated that the file does not hold; everything else is checked here, and no input panics.
+//! The file is safetensors (see [`crate::tensor_file`]): a JSON header with names, shapes and a text of our own, then little-endian `f32`. Bytes
+//! may come from anyone; nothing is allocated that the file does not hold, and no input panics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::tensor_file::{Array, Dtype, TensorFile, shown};
 
 /// One array, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,45 +82,29 @@ impl Weights {
 
     /// Writes a safetensors file with one entry of metadata.
     pub(crate) fn to_safetensors(&self, key: &str, text: String) -> Result<Vec<u8>, String> {
-        let bytes: Vec<(&String, &HostTensor, Vec<u8>)> = self
-            .arrays
-            .iter()
-            .map(|(name, array)| {
-                (name, array, array.values.iter().flat_map(|value| value.to_le_bytes()).collect())
-            })
-            .collect();
-        let views = bytes
-            .iter()
-            .map(|(name, array, bytes)| {
-                Ok((name.as_str(), TensorView::new(Dtype::F32, array.shape.clone(), bytes)?))
-            })
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(|error| error.to_string())?;
-        let metadata = HashMap::from([(key.to_owned(), text)]);
-        safetensors::serialize(views, Some(metadata)).map_err(|error| error.to_string())
+        let arrays = self.arrays.iter().map(|(name, array)| {
+            let bytes = array.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let shape = array.shape.clone();
+            (name.clone(), Array { dtype: Dtype::F32, shape, bytes: Cow::Owned(bytes) })
+        });
+        let metadata = BTreeMap::from([(key.to_owned(), text)]);
+        TensorFile { metadata, arrays: arrays.collect() }.to_bytes()
     }
 
     /// Reads a safetensors file and the metadata under `key`.
     pub(crate) fn from_safetensors(bytes: &[u8], key: &str) -> Result<(Self, String), String> {
-        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-        let text = metadata
-            .metadata()
-            .as_ref()
-            .and_then(|entries| entries.get(key))
-            .ok_or_else(|| format!("its header has no entry \"{key}\""))?
-            .clone();
-        let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+        let mut file = TensorFile::parse(bytes)?;
+        let text = file
+            .metadata
+            .remove(key)
+            .ok_or_else(|| format!("its header has no entry \"{key}\""))?;
         let mut weights = Self::default();
-        for (name, view) in file.iter() {
-            if view.dtype() != Dtype::F32 {
-                return Err(format!("{name} is {:?}, not F32", view.dtype()));
+        for (name, array) in file.arrays {
+            if array.dtype != Dtype::F32 {
+                return Err(format!("{} is {:?}, not F32", shown(&name), array.dtype));
             }
-            let values = view
-                .data()
-                .chunks_exact(4)
-                .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-                .collect();
-            weights.insert(name, view.shape().to_vec(), values);
+            let values = array.values();
+            weights.insert(name, array.shape, values);
         }
         Ok((weights, text))
     }

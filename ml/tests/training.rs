@@ -10,8 +10,8 @@ use std::cell::Cell;
 use thanosql_ml::digits::draw_digit;
 use thanosql_ml::quality::knn_accuracy;
 use thanosql_ml::{
-    Augmentation, Color, ComputeDevice, EncoderChoice, EpochReport, Flow, ImageSet, InputSpec,
-    MlError, Model, StepProgress, TrainOptions, Trained, TrainingObserver, train,
+    Augmentation, Color, ComputeDevice, EncoderChoice, EpochReport, EpochSummary, Flow, ImageSet,
+    InputSpec, MlError, Model, StepProgress, TrainOptions, Trained, TrainingObserver, train,
 };
 
 const INPUT: InputSpec = InputSpec { size: 28, color: Color::Gray };
@@ -36,11 +36,16 @@ fn options(max_epochs: u32, batch_size: usize) -> TrainOptions {
 struct Recorder {
     steps: Vec<StepProgress>,
     epochs: Vec<EpochReport>,
+    behind: Option<Vec<EpochSummary>>,
     stop_after_steps: Option<usize>,
     stop_after_epochs: Option<usize>,
 }
 
 impl TrainingObserver for Recorder {
+    fn on_resume(&mut self, done: &[EpochSummary]) {
+        self.behind = Some(done.to_vec());
+    }
+
     fn on_step(&mut self, progress: &StepProgress) -> Flow {
         self.steps.push(*progress);
         if self.stop_after_steps == Some(self.steps.len()) { Flow::Stop } else { Flow::Continue }
@@ -96,6 +101,8 @@ fn a_continued_training_ends_as_an_uninterrupted_one() {
                 .unwrap();
         assert_eq!(bytes(&continued), bytes(&uninterrupted), "stopped after epoch {stop}");
         assert_eq!(rest.epochs.len(), 3 - stop);
+        assert_eq!(rest.behind.as_ref().map(Vec::len), Some(stop));
+        assert_eq!(rest.behind.as_deref(), Some(&continued.curve[..stop]));
         assert_eq!(rest.steps[0].epoch as usize, stop + 1);
         let curve = |trained: &Trained| {
             trained
@@ -219,6 +226,35 @@ fn targets_must_fit_the_images() {
     assert_eq!(bytes(&labelled), bytes(&unlabelled), "targets measure and do not teach");
     let supervised = go(Some(&[Some(3); 8]), true).unwrap();
     assert_ne!(bytes(&labelled), bytes(&supervised), "unless they are asked to");
+}
+
+/// Some images have a target, some have none, and the training starts from a model: all that a checkpoint must agree with.
+#[test]
+fn a_supervised_training_from_a_model_continues_bit_by_bit() {
+    let (images, labels) = digits(24, 15);
+    let targets: Vec<Option<u32>> =
+        labels.iter().map(|label| (label % 3 > 0).then_some(*label)).collect();
+    let device = ComputeDevice::cpu();
+    let base = run(&images, &options(1, 8)).unwrap().model;
+    let go = |targets: &[Option<u32>], supervised, resume: Option<&[u8]>, stop| {
+        let options = TrainOptions { supervised, ..options(2, 8) };
+        let mut recorder = Recorder { stop_after_epochs: stop, ..Recorder::default() };
+        let outcome =
+            train(&images, Some(targets), &options, resume, Some(&base), &device, &mut recorder);
+        (outcome, recorder.epochs)
+    };
+    let whole = bytes(&go(&targets, true, None, None).0.unwrap());
+    let (stopped, epochs) = go(&targets, true, None, Some(1));
+    assert!(matches!(stopped, Err(MlError::Stopped)));
+    let checkpoint = epochs[0].checkpoint.as_slice();
+    assert_eq!(bytes(&go(&targets, true, Some(checkpoint), None).0.unwrap()), whole);
+    // Targets teach here, so neither other ones nor another method can go on from it.
+    let unlabelled = vec![None; 24];
+    for (targets, supervised) in [(&unlabelled, true), (&targets, false)] {
+        let refused = go(targets, supervised, Some(checkpoint), None).0;
+        assert!(matches!(refused, Err(MlError::InvalidCheckpoint { .. })));
+    }
+    assert_ne!(bytes(&go(&unlabelled, true, None, None).0.unwrap()), whole);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Which files a statement may read: the data roots, and everything that turns a path in a statement into a path that
+//! Which files a statement may read and write: the data roots, and everything that turns a path in a statement into a path that
 //! is opened.
 //!
 //! A path is made canonical first (links followed, `..` taken away) and compared with the canonical roots after that,
@@ -6,12 +6,16 @@
 //! one that is forbidden only below a root: outside of them the answer is always the same, so that nobody can ask which
 //! files this machine has.
 //!
+//! What is written is written whole or not at all: into a file with a name of its own in the same folder, which then takes the name that was
+//! asked for. The folder must be there and lie inside a root, as for reading, and the last part of the path is never followed: a link there
+//! is refused, and one that appears meanwhile is replaced, not written through.
+//!
 //! Left out: protection against someone who can *write* inside a data root and swaps a folder for a link between the
 //! check and the opening. Whoever fills the data roots is trusted with what the server can read of them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -111,6 +115,19 @@ impl FileAccess {
         Err(first_error.expect("there is at least one root, so the loop ran"))
     }
 
+    /// Whether a path that was resolved once, perhaps by a server with other data roots, may still be read. What is missing may; opening it
+    /// says so. `shown` is the path as it is named to people.
+    ///
+    /// # Errors
+    /// 42501. Touches the disk: not for the async threads.
+    pub fn allow_again(&self, resolved: &Path, shown: &str) -> Result<(), SqlError> {
+        match resolved.canonicalize() {
+            Ok(canonical) if self.contains(&canonical) => Ok(()),
+            Err(_) if self.roots.iter().any(|root| resolved.starts_with(root)) => Ok(()),
+            Ok(_) | Err(_) => Err(forbidden(shown)),
+        }
+    }
+
     fn resolve_absolute(&self, given: &str, path: &Path) -> Result<PathBuf, SqlError> {
         match path.canonicalize() {
             Ok(canonical) if self.contains(&canonical) => Ok(canonical),
@@ -134,6 +151,126 @@ impl FileAccess {
             .skip(1)
             .find_map(|ancestor| ancestor.canonicalize().ok())
             .is_some_and(|existing| self.contains(&existing))
+    }
+
+    /// Where a new file goes: the path to be written, in a folder inside a data root. A relative path goes below the first root that has its
+    /// folder.
+    ///
+    /// # Errors
+    /// 42501 outside every root or for a link, 58P01 without the folder, 42809 where a folder is, 58P02 where a file is unless it may be
+    /// replaced. Touches the disk: not for the async threads.
+    pub fn target(&self, path: &str, replace: bool) -> Result<PathBuf, SqlError> {
+        if self.roots.is_empty() {
+            return Err(SqlError::new(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("cannot write \"{path}\": no data root is configured"),
+            )
+            .with_hint(HINT));
+        }
+        if path.contains('\0') {
+            return Err(SqlError::new(
+                SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+                "a path cannot hold the character with code zero",
+            ));
+        }
+        let names_no_file = Path::new(path).file_name().is_none()
+            || path.ends_with(std::path::is_separator)
+            || path.ends_with("/.");
+        if names_no_file {
+            return Err(SqlError::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("\"{path}\" does not name a file"),
+            ));
+        }
+        if Path::new(path).is_absolute() {
+            return self.target_absolute(path, Path::new(path), replace);
+        }
+        let mut first_error = None;
+        for root in self.roots.iter() {
+            match self.target_absolute(path, &root.join(path), replace) {
+                Err(error)
+                    if error.code == SqlState::UNDEFINED_FILE
+                        || error.code == SqlState::INSUFFICIENT_PRIVILEGE =>
+                {
+                    first_error.get_or_insert(error);
+                }
+                answer => return answer,
+            }
+        }
+        Err(first_error.expect("there is at least one root, so the loop ran"))
+    }
+
+    fn target_absolute(
+        &self,
+        given: &str,
+        path: &Path,
+        replace: bool,
+    ) -> Result<PathBuf, SqlError> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(forbidden(given));
+        };
+        let folder = match folder.canonicalize() {
+            Ok(folder) if self.contains(&folder) => folder,
+            Ok(_) => return Err(forbidden(given)),
+            Err(error) => {
+                if !self.nearest_existing_is_inside(path) {
+                    return Err(forbidden(given));
+                }
+                return Err(unreadable(&shown_folder(given), &error));
+            }
+        };
+        let target = folder.join(name);
+        match target.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => Ok(target),
+            Err(error) => Err(unreadable(given, &error)),
+            Ok(found) if found.is_symlink() => Err(SqlError::new(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("\"{given}\" is a link, which is not written through"),
+            )),
+            Ok(found) if !found.is_file() => Err(SqlError::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("\"{given}\" is there and is not a file"),
+            )),
+            Ok(_) if replace => Ok(target),
+            Ok(_) => Err(taken(given)),
+        }
+    }
+
+    /// Writes a file whole or not at all. `target` is what [`FileAccess::target`] answered for `given`.
+    ///
+    /// # Errors
+    /// 58P02 for a file that appeared meanwhile unless it may be replaced, 53100 if the disk is full, and the operating system's.
+    /// Blocking.
+    pub fn write(
+        &self,
+        given: &str,
+        target: &Path,
+        bytes: &[u8],
+        replace: bool,
+    ) -> Result<(), SqlError> {
+        let failed = |error: io::Error| {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                return taken(given);
+            }
+            let error = crate::error::io_error(&error);
+            SqlError { message: format!("cannot write \"{given}\": {}", error.message), ..error }
+        };
+        let folder = target.parent().ok_or_else(|| forbidden(given))?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".thanosql-").suffix(".part");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            // As any new file, not as a secret; the process's mask takes its share.
+            builder.permissions(std::fs::Permissions::from_mode(0o644));
+        }
+        let mut file = builder.tempfile_in(folder).map_err(failed)?;
+        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        let kept = if replace { file.persist(target) } else { file.persist_noclobber(target) };
+        kept.map_err(|error| failed(error.error))?;
+        #[cfg(unix)]
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(())
     }
 
     /// The files of a folder whose names end in one of `extensions` (in any case, with or without the leading dot; none: the
@@ -280,6 +417,18 @@ impl Listing<'_> {
     }
 }
 
+/// The folder of a path, as the statement spells it.
+fn shown_folder(path: &str) -> String {
+    Path::new(path)
+        .parent()
+        .map_or_else(String::new, |folder| folder.to_string_lossy().into_owned())
+}
+
+fn taken(path: &str) -> SqlError {
+    SqlError::new(SqlState::DUPLICATE_FILE, format!("the file \"{path}\" already exists"))
+        .with_hint("OPTIONS (overwrite=True) replaces it.")
+}
+
 fn forbidden(path: &str) -> SqlError {
     SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("\"{path}\" is outside the data roots"))
         .with_hint(HINT)
@@ -377,6 +526,93 @@ mod tests {
         }
         let files = access.list_folder("숫자", &[".jpg".to_owned()], true).unwrap();
         assert_eq!(files, ["숫자/10.JPG", "숫자/2.jpg", "숫자/good.jpg", "숫자/하위/3.jpg"]);
+    }
+
+    #[test]
+    fn writes_inside_whole_and_over_nothing_unasked() {
+        let (folder, access, root) = tree();
+        let write = |path: &str, replace: bool, bytes: &[u8]| {
+            let target = access.target(path, replace)?;
+            access.write(path, &target, bytes, replace).map(|()| target)
+        };
+        let canonical = root.canonicalize().unwrap();
+        let path = format!("{}/숫자/../숫자/new.bin", root.display());
+        assert_eq!(write(&path, false, b"one").unwrap(), canonical.join("숫자/new.bin"));
+        assert_eq!(write("top.bin", false, b"two").unwrap(), canonical.join("top.bin"));
+        let error = write("숫자/new.bin", false, b"three").unwrap_err();
+        assert_eq!(error.code, SqlState::DUPLICATE_FILE);
+        assert!(error.hint.unwrap().contains("overwrite"));
+        assert_eq!(std::fs::read(root.join("숫자/new.bin")).unwrap(), b"one");
+        write("숫자/new.bin", true, b"three").unwrap();
+        assert_eq!(std::fs::read(root.join("숫자/new.bin")).unwrap(), b"three");
+        // One that appears between the look and the writing is not replaced either.
+        let target = access.target("late.bin", false).unwrap();
+        std::fs::write(&target, b"first").unwrap();
+        let error = access.write("late.bin", &target, b"second", false).unwrap_err();
+        assert_eq!(error.code, SqlState::DUPLICATE_FILE);
+        assert_eq!(std::fs::read(&target).unwrap(), b"first");
+
+        let outside = folder.path().join("outside");
+        for (path, code) in [
+            (format!("{}/x", outside.display()), SqlState::INSUFFICIENT_PRIVILEGE),
+            (format!("{}/../outside/x", root.display()), SqlState::INSUFFICIENT_PRIVILEGE),
+            ("../outside/x".to_owned(), SqlState::INSUFFICIENT_PRIVILEGE),
+            (format!("{}/missing/x", outside.display()), SqlState::INSUFFICIENT_PRIVILEGE),
+            ("missing/x".to_owned(), SqlState::UNDEFINED_FILE),
+            ("숫자/2.jpg/x".to_owned(), SqlState::UNDEFINED_FILE),
+            ("숫자".to_owned(), SqlState::WRONG_OBJECT_TYPE),
+            ("숫자/x/".to_owned(), SqlState::WRONG_OBJECT_TYPE),
+            ("숫자/..".to_owned(), SqlState::WRONG_OBJECT_TYPE),
+            (String::new(), SqlState::WRONG_OBJECT_TYPE),
+            ("/".to_owned(), SqlState::WRONG_OBJECT_TYPE),
+            ("a\0b".to_owned(), SqlState::CHARACTER_NOT_IN_REPERTOIRE),
+        ] {
+            let error = access.target(&path, true).unwrap_err();
+            assert_eq!(error.code, code, "{path}: {error}");
+        }
+        let error = FileAccess::default().target("x", false).unwrap_err();
+        assert_eq!(error.code, SqlState::INSUFFICIENT_PRIVILEGE);
+        let left: Vec<_> =
+            std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| !name.to_string_lossy().contains("thanosql")), "{left:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn writing_follows_no_link() {
+        let (folder, access, root) = tree();
+        let outside = folder.path().join("outside");
+        std::os::unix::fs::symlink(&outside, root.join("folder")).unwrap();
+        std::os::unix::fs::symlink(outside.join("secret.jpg"), root.join("file")).unwrap();
+        std::os::unix::fs::symlink(outside.join("new"), root.join("dangling")).unwrap();
+        std::os::unix::fs::symlink(root.join("숫자"), root.join("inside")).unwrap();
+        for path in ["folder/x", "file", "dangling"] {
+            let error = access.target(path, true).unwrap_err();
+            assert_eq!(error.code, SqlState::INSUFFICIENT_PRIVILEGE, "{path}");
+        }
+        let target = access.target("inside/x", false).unwrap();
+        assert_eq!(target, root.canonicalize().unwrap().join("숫자/x"));
+        // A link that appears after the look is replaced, not followed.
+        std::os::unix::fs::symlink(outside.join("secret.jpg"), &target).unwrap();
+        access.write("inside/x", &target, b"new", true).unwrap();
+        assert_eq!(std::fs::read(outside.join("secret.jpg")).unwrap(), b"s");
+        assert!(!target.symlink_metadata().unwrap().is_symlink());
+    }
+
+    #[test]
+    fn what_was_allowed_once_is_asked_for_again() {
+        let (folder, access, root) = tree();
+        let file = access.resolve("숫자/2.jpg").unwrap();
+        assert!(access.allow_again(&file, "2").is_ok());
+        assert!(access.allow_again(&file.with_file_name("gone.jpg"), "gone").is_ok());
+        let other = FileAccess::new(&[folder.path().join("outside")]).unwrap();
+        for file in [file.clone(), file.with_file_name("gone.jpg")] {
+            let error = other.allow_again(&file, "2").unwrap_err();
+            assert_eq!(error.code, SqlState::INSUFFICIENT_PRIVILEGE);
+        }
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink(root.join("../outside/secret.jpg"), &file).unwrap();
+        assert!(access.allow_again(&file, "2").is_err(), "it has become a link that leads out");
     }
 
     #[test]

@@ -115,6 +115,7 @@ impl Server {
         let device = settings.device.parse::<DeviceChoice>().map_err(|error| {
             ServerError::Device { value: settings.device.clone(), reason: error.to_string() }
         })?;
+        let files = FileAccess::new(&roots)?;
         let learning = Learning::start(
             store.clone(),
             LearningOptions {
@@ -125,11 +126,16 @@ impl Server {
                     max_side: settings.max_image_side,
                 },
                 model_cache_bytes: settings.model_cache_bytes,
+                finished_jobs: settings.finished_jobs,
+                max_training_bytes: settings.max_training_bytes,
+                max_model_file_bytes: settings.max_model_file_bytes,
+                pretrained_resnet18: settings.pretrained_resnet18.clone(),
+                files: files.clone(),
                 ..LearningOptions::default()
             },
         )?;
         Ok(Arc::new(Server {
-            files: FileAccess::new(&roots)?,
+            files,
             learning,
             store,
             locks: Arc::default(),
@@ -230,8 +236,19 @@ pub async fn run(
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, store = %settings.store.display(), "ready for connections");
     }
+    // Trainings are interrupted before the statements that wait for them are cancelled: a cancelled statement cancels its training.
+    let ending = CancellationToken::new();
+    let interrupter = {
+        let (learning, ending) = (server.learning.clone(), ending.clone());
+        tokio::spawn(async move {
+            shutdown.cancelled().await;
+            learning.interrupt();
+            ending.cancel();
+        })
+    };
     let outcome =
-        thanosql_protocol::serve(listener, backend, protocol_options(settings), shutdown).await;
+        thanosql_protocol::serve(listener, backend, protocol_options(settings), ending).await;
+    interrupter.abort();
     server.learning.shutdown().await;
     tokio::task::block_in_place(|| server.store.flush())
         .map_err(|source| ServerError::Store { path: settings.store.clone(), source })?;

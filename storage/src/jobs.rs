@@ -1,10 +1,11 @@
-//! Job records and checkpoints: durable at once, outside transactions.
+//! Job records, requests and checkpoints: durable at once, outside transactions.
 //!
 //! A job's record says how far the job is, also when the transaction that started it is long gone or the server has crashed;
-//! so each put is flushed before it returns. What a record says is its owner's business. A checkpoint may be
-//! many megabytes; it is a unit of its own that takes the place of the earlier one in one step, so after a crash there is
-//! one whole checkpoint, the old or the new.
+//! so each put is flushed before it returns. What a record says is its owner's business. A job's
+//! request (what it was asked for, with its rows) and its newest checkpoint may be many megabytes; each is a unit of its own that takes
+//! the place of the earlier one in one step, so after a crash there is one whole checkpoint, the old or the new.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +13,7 @@ use crate::Store;
 use crate::error::{Result, StorageError};
 use crate::keys::{Counter, Family, Key};
 use crate::kv::Changes;
-use crate::manifest::{self, CheckpointRecord};
+use crate::manifest::{self, KeptRecord};
 use crate::piece::Unit;
 
 impl Store {
@@ -49,19 +50,67 @@ impl Store {
         Ok(jobs)
     }
 
+    /// Removes a job's record; durable with the next flush. Its number is not given again.
+    pub fn remove_job(&self, id: u64) -> Result<()> {
+        self.inner.core.kv.remove(&Key::Job(id))
+    }
+
     /// Sets a job's checkpoint in place of the earlier one; durable on return.
     pub fn put_checkpoint(&self, job: u64, bytes: &[u8]) -> Result<()> {
-        let unit = Unit::create(&self.inner.core)?;
-        unit.write_part(0, bytes)?;
-        let record = CheckpointRecord { unit: unit.id(), bytes: bytes.len() as u64 };
-        self.swap_checkpoint(job, Some((&unit, record)))
+        self.put_kept(&Key::Checkpoint(job), bytes)
     }
 
     /// A job's checkpoint.
     pub fn checkpoint(&self, job: u64) -> Result<Option<Vec<u8>>> {
+        self.kept(&Key::Checkpoint(job))
+    }
+
+    /// Sets what a job was asked for; durable on return.
+    pub fn put_request(&self, job: u64, bytes: &[u8]) -> Result<()> {
+        self.put_kept(&Key::Request(job), bytes)
+    }
+
+    /// What a job was asked for.
+    pub fn request(&self, job: u64) -> Result<Option<Vec<u8>>> {
+        self.kept(&Key::Request(job))
+    }
+
+    /// Whether what a job was asked for is kept.
+    pub fn has_request(&self, job: u64) -> Result<bool> {
+        Ok(self.kept_record(&Key::Request(job))?.is_some())
+    }
+
+    /// Removes what is kept of a job besides its record: the request first, so that a job without one is known to be at its end.
+    /// Durable on return.
+    pub fn remove_kept(&self, job: u64) -> Result<()> {
+        self.swap_kept(&Key::Request(job), None)?;
+        self.swap_kept(&Key::Checkpoint(job), None)
+    }
+
+    /// The jobs of which a request or a checkpoint is kept, in order.
+    pub fn jobs_with_kept(&self) -> Result<Vec<u64>> {
+        let mut jobs = BTreeSet::new();
+        for family in [Family::Requests, Family::Checkpoints] {
+            for (key, _) in self.inner.core.kv.scan(family)? {
+                if let Key::Request(job) | Key::Checkpoint(job) = key {
+                    jobs.insert(job);
+                }
+            }
+        }
+        Ok(jobs.into_iter().collect())
+    }
+
+    fn put_kept(&self, key: &Key, bytes: &[u8]) -> Result<()> {
+        let unit = Unit::create(&self.inner.core)?;
+        unit.write_part(0, bytes)?;
+        let record = KeptRecord { unit: unit.id(), bytes: bytes.len() as u64 };
+        self.swap_kept(key, Some((&unit, record)))
+    }
+
+    fn kept(&self, key: &Key) -> Result<Option<Vec<u8>>> {
         // Held while reading, so that a put or a removal does not delete the pieces meanwhile.
         let _order = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.checkpoint_record(job)? {
+        match self.kept_record(key)? {
             None => Ok(None),
             Some(record) => {
                 let unit = Unit::existing(&self.inner.core, record.unit);
@@ -70,24 +119,19 @@ impl Store {
         }
     }
 
-    /// Removes a job's checkpoint, if it has one; durable on return.
-    pub fn remove_checkpoint(&self, job: u64) -> Result<()> {
-        self.swap_checkpoint(job, None)
-    }
-
-    fn swap_checkpoint(&self, job: u64, new: Option<(&Unit, CheckpointRecord)>) -> Result<()> {
+    fn swap_kept(&self, key: &Key, new: Option<(&Unit, KeptRecord)>) -> Result<()> {
         let core = &self.inner.core;
         let old = {
             let _order = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-            let old = self.checkpoint_record(job)?;
+            let old = self.kept_record(key)?;
             let mut changes = Changes::default();
             match &new {
                 Some((unit, record)) => {
-                    changes.put(&Key::Checkpoint(job), &manifest::encode(record));
+                    changes.put(key, &manifest::encode(record));
                     changes.remove(&Key::Garbage(unit.id()));
                 }
                 None if old.is_none() => return Ok(()),
-                None => changes.remove(&Key::Checkpoint(job)),
+                None => changes.remove(key),
             }
             if let Some(old) = &old {
                 changes.put(&Key::Garbage(old.unit), &[]);
@@ -104,11 +148,10 @@ impl Store {
         self.inner.flush.wait(&core.kv)
     }
 
-    fn checkpoint_record(&self, job: u64) -> Result<Option<CheckpointRecord>> {
-        let name = || format!("the checkpoint of job {job}");
-        match self.inner.core.kv.get(&Key::Checkpoint(job))? {
+    fn kept_record(&self, key: &Key) -> Result<Option<KeptRecord>> {
+        match self.inner.core.kv.get(key)? {
             None => Ok(None),
-            Some(bytes) => Ok(Some(manifest::decode(&bytes, name)?)),
+            Some(bytes) => Ok(Some(manifest::decode(&bytes, || format!("{key:?}"))?)),
         }
     }
 }

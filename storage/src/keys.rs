@@ -61,6 +61,8 @@ pub(crate) enum Key {
     Job(u64),
     /// What a job has saved to go on from.
     Checkpoint(u64),
+    /// What a job was asked for, kept until it ends.
+    Request(u64),
     /// A mark: this unit's pieces belong to nothing durable and may be deleted. Set before a unit's first piece is
     /// written, taken away by the commit that refers to the unit, set again by the commit that lets it go.
     Garbage(UnitId),
@@ -87,6 +89,10 @@ pub(crate) enum Family {
     ModelVersions,
     /// All [`Key::Job`].
     Jobs,
+    /// All [`Key::Checkpoint`].
+    Checkpoints,
+    /// All [`Key::Request`].
+    Requests,
     /// All [`Key::Garbage`].
     Garbage,
     /// All [`Key::Piece`] of one unit.
@@ -103,6 +109,7 @@ const MODEL: u8 = 0x30;
 const MODEL_VERSION: u8 = 0x31;
 const JOB: u8 = 0x40;
 const CHECKPOINT: u8 = 0x41;
+const REQUEST: u8 = 0x42;
 const GARBAGE: u8 = 0x50;
 
 impl Key {
@@ -121,6 +128,7 @@ impl Key {
             | Key::ModelVersion(_)
             | Key::Job(_)
             | Key::Checkpoint(_)
+            | Key::Request(_)
             | Key::Garbage(_) => Room::Meta,
         }
     }
@@ -153,6 +161,7 @@ impl Key {
             Key::ModelVersion(name) => tagged(&mut bytes, MODEL_VERSION, name.as_bytes()),
             Key::Job(id) => tagged(&mut bytes, JOB, &id.to_be_bytes()),
             Key::Checkpoint(job) => tagged(&mut bytes, CHECKPOINT, &job.to_be_bytes()),
+            Key::Request(job) => tagged(&mut bytes, REQUEST, &job.to_be_bytes()),
             Key::Garbage(unit) => tagged(&mut bytes, GARBAGE, &unit.to_be_bytes()),
             Key::Pack(unit) => bytes.extend_from_slice(&unit.to_be_bytes()),
             Key::Piece(unit, part, number) => {
@@ -177,6 +186,8 @@ impl Family {
             | Family::Models
             | Family::ModelVersions
             | Family::Jobs
+            | Family::Checkpoints
+            | Family::Requests
             | Family::Garbage => Room::Meta,
         }
     }
@@ -191,6 +202,8 @@ impl Family {
             Family::Models => vec![MODEL],
             Family::ModelVersions => vec![MODEL_VERSION],
             Family::Jobs => vec![JOB],
+            Family::Checkpoints => vec![CHECKPOINT],
+            Family::Requests => vec![REQUEST],
             Family::Garbage => vec![GARBAGE],
             Family::Pieces(unit) => unit.to_be_bytes().to_vec(),
         }
@@ -207,6 +220,8 @@ impl Family {
             Family::Models => Key::Model(u32_at(rest, 0, 4)?),
             Family::ModelVersions => Key::ModelVersion(std::str::from_utf8(rest).ok()?.to_owned()),
             Family::Jobs => Key::Job(u64_of(rest)?),
+            Family::Checkpoints => Key::Checkpoint(u64_of(rest)?),
+            Family::Requests => Key::Request(u64_of(rest)?),
             Family::Garbage => Key::Garbage(u64_of(rest)?),
             Family::Pieces(unit) => Key::Piece(unit, u32_at(rest, 0, 8)?, u32_at(rest, 4, 8)?),
         })
@@ -245,6 +260,8 @@ mod tests {
             (Family::Models, Key::Model(2)),
             (Family::ModelVersions, Key::ModelVersion("모델".to_owned())),
             (Family::Jobs, Key::Job(u64::MAX)),
+            (Family::Checkpoints, Key::Checkpoint(5)),
+            (Family::Requests, Key::Request(5)),
             (Family::Garbage, Key::Garbage(4)),
             (Family::Pieces(9), Key::Piece(9, 1, 2)),
         ];

@@ -84,9 +84,9 @@ pub(crate) struct ModelRecord {
     pub(crate) parts: Vec<(String, u64)>,
 }
 
-/// Where a job's checkpoint is.
+/// Where a job's checkpoint or request is.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct CheckpointRecord {
+pub(crate) struct KeptRecord {
     pub(crate) unit: UnitId,
     pub(crate) bytes: u64,
 }

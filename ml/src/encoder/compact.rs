@@ -15,6 +15,7 @@ pub(crate) fn architecture(input: InputSpec) -> Architecture {
         name: NAME.to_owned(),
         channels: input.color.channels(),
         stem: Stem { kernel: 3, stride: if input.size < 16 { 1 } else { 2 }, max_pool: false },
+        normalization: None,
         stages: [32, 64, 128].map(|channels| Stage { channels, blocks: 1 }).to_vec(),
     }
 }

@@ -7,7 +7,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::residual::{mean_of_positions, pool};
-use super::{Architecture, NORM_EPSILON, UnitPlan};
+use super::{Architecture, NORM_EPSILON, Normalization, UnitPlan};
 use crate::kernels::{Activation, channels_last, conv2d_folded};
 use crate::weights::Weights;
 
@@ -64,6 +64,7 @@ struct FoldedBlock {
 /// The network for inference.
 #[derive(Debug)]
 pub(crate) struct FoldedEncoder {
+    normalization: Option<Normalization>,
     stem: FoldedUnit,
     max_pool: bool,
     blocks: Vec<FoldedBlock>,
@@ -74,6 +75,7 @@ impl FoldedEncoder {
     pub(crate) fn new(architecture: &Architecture, weights: &Weights, device: &Device) -> Self {
         let unit = |plan| FoldedUnit::new(plan, weights, device);
         Self {
+            normalization: architecture.normalization,
             stem: unit(architecture.stem_plan()),
             max_pool: architecture.stem.max_pool,
             blocks: architecture
@@ -90,6 +92,10 @@ impl FoldedEncoder {
 
     /// Images `[batch, channels, height, width]` to vectors `[batch, embedding_dim]`.
     pub(crate) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let images = match self.normalization {
+            Some(normalization) => normalization.apply(images),
+            None => images,
+        };
         let mut x = self.stem.forward(channels_last(images), None, Activation::Relu);
         if self.max_pool {
             x = pool(x);

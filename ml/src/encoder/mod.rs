@@ -19,6 +19,7 @@ pub(crate) mod resnet18;
 use std::fmt;
 use std::str::FromStr;
 
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::error::MlError;
@@ -95,7 +96,35 @@ pub(crate) struct Architecture {
     pub(crate) stem: Stem,
     /// What follows. The first stage keeps the resolution, each other one halves it.
     pub(crate) stages: Vec<Stage>,
+    /// What is done to the pixels, which are numbers from 0 to 1, before the stem; nothing unless the weights come from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) normalization: Option<Normalization>,
 }
+
+/// Scales that pixels are brought to for weights that were trained on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Normalization {
+    /// Less ImageNet's mean, divided by its standard deviation, colour by colour: what torchvision's weights expect.
+    ImageNet,
+}
+
+impl Normalization {
+    /// Images `[batch, 3, height, width]`, from 0 to 1, brought to scale.
+    pub(crate) fn apply(self, images: Tensor<4>) -> Tensor<4> {
+        let Self::ImageNet = self;
+        let device = images.device();
+        let color = |values: [f32; 3]| {
+            Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 3, 1, 1]), &device)
+        };
+        (images - color(IMAGENET_MEAN)) / color(IMAGENET_DEVIATION)
+    }
+}
+
+/// Mean of ImageNet's pixels: red, green, blue.
+const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Their standard deviation.
+const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// The first layer: a convolution, and perhaps a maximum over 3x3 positions, every second one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,8 +198,24 @@ impl Architecture {
                 .stages
                 .iter()
                 .all(|stage| matches!(stage.channels, 1..=4096) && matches!(stage.blocks, 1..=64))
-            && matches!(self.name.len(), 1..=64);
+            && matches!(self.name.len(), 1..=64)
+            && self.name.bytes().all(|byte| byte.is_ascii_graphic())
+            && (self.normalization.is_none() || self.channels == 3);
         if sound { Ok(()) } else { Err("its architecture is none that can be built".to_owned()) }
+    }
+
+    /// Most numbers that an image of this side becomes in one layer.
+    pub(crate) fn largest_layer(&self, side: usize) -> usize {
+        let mut side = side.div_ceil(self.stem.stride);
+        let stem = side * side * self.stem_plan().outputs;
+        if self.stem.max_pool {
+            side = side.div_ceil(2);
+        }
+        self.stages.iter().fold(stem, |largest, stage| {
+            let layer = side * side * stage.channels;
+            side = side.div_ceil(2);
+            largest.max(layer)
+        })
     }
 
     /// The stem's convolution.

@@ -8,7 +8,7 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 
-use super::{Architecture, NORM_EPSILON, UnitPlan};
+use super::{Architecture, NORM_EPSILON, Normalization, UnitPlan};
 use crate::kernels::{Activation, batch_norm, channels_last, conv2d};
 use crate::weights::Weights;
 
@@ -117,6 +117,7 @@ impl Block {
 /// The network while it learns.
 #[derive(Debug)]
 pub(crate) struct ResidualEncoder {
+    normalization: Option<Normalization>,
     stem: Unit,
     max_pool: bool,
     blocks: Vec<Block>,
@@ -127,6 +128,7 @@ impl ResidualEncoder {
     pub(crate) fn new(architecture: &Architecture, weights: &Weights, device: &Device) -> Self {
         let unit = |plan| Unit::new(plan, weights, device);
         Self {
+            normalization: architecture.normalization,
             stem: unit(architecture.stem_plan()),
             max_pool: architecture.stem.max_pool,
             blocks: architecture
@@ -145,6 +147,10 @@ impl ResidualEncoder {
     /// statistics before.
     pub(crate) fn forward(&mut self, images: Tensor<4>, steps_seen: u64) -> Tensor<2> {
         let momentum = MOMENTUM.max(1.0 / (steps_seen as f64 + 1.0));
+        let images = match self.normalization {
+            Some(normalization) => normalization.apply(images),
+            None => images,
+        };
         let mut x = self.stem.forward(channels_last(images), None, Activation::Relu, momentum);
         if self.max_pool {
             x = pool(x);

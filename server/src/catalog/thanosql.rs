@@ -19,7 +19,7 @@ use thanosql_storage::{ModelEntry, Snapshot};
 use super::system::{ObjectDescription, ObjectKind};
 use crate::error::through_datafusion;
 use crate::exec::datasets::{Dataset, Datasets, published};
-use crate::learning::{Learning, ModelMetadata};
+use crate::learning::{EpochRecord, Learning, ModelMetadata};
 
 /// Object ids of the schema's relations: below those of users' objects, above PostgreSQL's.
 const FIRST_OID: u32 = 16_300;
@@ -73,6 +73,8 @@ impl Relation {
                 ("loss", Float),
                 ("knn_accuracy", Float),
                 ("device", Text),
+                ("queued_seconds", Float),
+                ("loading_seconds", Float),
                 ("training_seconds", Float),
                 ("vector_column", Text),
                 ("image_col", Text),
@@ -81,6 +83,12 @@ impl Relation {
                 ("fingerprint", Text),
                 ("created_by", Text),
                 ("job_id", Long),
+                ("skipped", Long),
+                ("started_from", Text),
+                ("started_from_version", Long),
+                ("pretrained", Text),
+                ("uploaded_from", Text),
+                ("options_given", Text),
                 ("options", Text),
                 ("statement", Text),
             ],
@@ -105,6 +113,8 @@ impl Relation {
                 ("finished_at", Time),
                 ("sqlstate", Text),
                 ("error", Text),
+                ("interruptions", Int),
+                ("note", Text),
                 ("created_by", Text),
                 ("statement", Text),
             ],
@@ -164,6 +174,7 @@ impl Kind {
 #[derive(Debug)]
 enum Value {
     Boolean(bool),
+    Null,
     Text(Option<String>),
     Int(i64),
     Float(Option<f64>),
@@ -246,19 +257,31 @@ impl ThanosqlSchema {
         Dataset::ALL.into_iter().map(row).collect()
     }
 
+    /// A row an epoch: of all jobs, and of the models whose job is another server's or forgotten.
     fn metric_rows(&self) -> Vec<Vec<Value>> {
+        let row = |job: Option<u64>, model: &str, epoch: &EpochRecord| {
+            vec![
+                job.map_or(Value::Null, |job| Value::Int(job as i64)),
+                text(model),
+                Value::Int(i64::from(epoch.epoch)),
+                Value::Float(epoch.loss),
+                Value::Float(epoch.knn_accuracy),
+                Value::Float(Some(epoch.seconds)),
+            ]
+        };
+        let jobs = self.learning.jobs();
+        let known: std::collections::HashSet<u64> = jobs.iter().map(|job| job.id).collect();
         let mut rows = Vec::new();
-        for job in self.learning.jobs() {
-            for epoch in &job.curve {
-                rows.push(vec![
-                    Value::Int(job.id as i64),
-                    text(&job.model),
-                    Value::Int(i64::from(epoch.epoch)),
-                    Value::Float(epoch.loss),
-                    Value::Float(epoch.knn_accuracy),
-                    Value::Float(Some(epoch.seconds)),
-                ]);
+        for entry in self.snapshot.models() {
+            let Ok(metadata) = ModelMetadata::read(&entry) else { continue };
+            if !metadata.job.is_some_and(|job| known.contains(&job)) {
+                rows.extend(
+                    metadata.curve.iter().map(|epoch| row(metadata.job, entry.name(), epoch)),
+                );
             }
+        }
+        for job in &jobs {
+            rows.extend(job.curve.iter().map(|epoch| row(Some(job.id), &job.model, epoch)));
         }
         rows
     }
@@ -285,6 +308,8 @@ fn model_row(entry: &ModelEntry) -> Result<Vec<Value>> {
         Value::Float(last.and_then(|epoch| epoch.loss)),
         Value::Float(last.and_then(|epoch| epoch.knn_accuracy)),
         text(&metadata.device),
+        Value::Float(Some(metadata.timings.queued)),
+        Value::Float(Some(metadata.timings.loading)),
         Value::Float(Some(metadata.timings.training)),
         text(&metadata.vector_column()),
         text(&metadata.image_col),
@@ -292,7 +317,18 @@ fn model_row(entry: &ModelEntry) -> Result<Vec<Value>> {
         Value::Text(metadata.target.as_ref().map(|target| target.name.clone())),
         text(&metadata.fingerprint),
         text(&metadata.user),
-        Value::Int(metadata.job as i64),
+        metadata.job.map_or(Value::Null, |job| Value::Int(job as i64)),
+        Value::Int(metadata.skipped as i64),
+        Value::Text(metadata.started_from.as_ref().map(|(name, _)| name.clone())),
+        metadata
+            .started_from
+            .as_ref()
+            .map_or(Value::Null, |(_, version)| Value::Int(*version as i64)),
+        Value::Text(metadata.pretrained.clone()),
+        Value::Text(metadata.uploaded_from.as_ref().map(|origin| {
+            format!("{} version {} of {}", origin.name, origin.version, origin.user)
+        })),
+        text(&metadata.options_given.to_string()),
         text(&metadata.options_used.to_string()),
         text(&metadata.statement),
     ])
@@ -320,6 +356,8 @@ fn job_row(job: crate::learning::JobRecord) -> Vec<Value> {
         Value::Time(job.finished_at),
         Value::Text(job.error.as_ref().map(|error| error.sqlstate.clone())),
         Value::Text(job.error.as_ref().map(|error| error.message.clone())),
+        Value::Int(i64::from(job.interruptions)),
+        Value::Text(job.note.clone()),
         text(&job.user),
         text(&job.statement),
     ]

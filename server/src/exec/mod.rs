@@ -9,12 +9,16 @@ pub mod copy;
 pub mod datasets;
 pub mod ddl;
 pub mod dml;
+pub mod exchange;
+pub mod explain;
 pub mod ingest;
 pub mod keep;
 pub mod models;
 pub mod query;
 pub mod rowset;
 pub mod session;
+mod statement_text;
+pub mod training;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

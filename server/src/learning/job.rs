@@ -167,9 +167,32 @@ pub struct JobRecord {
     /// The finished epochs.
     #[serde(default)]
     pub curve: Vec<EpochRecord>,
+    /// Whether it was filed together with all that it needs to go on after the server's end.
+    #[serde(default)]
+    pub resumable: bool,
+    /// How often the server ended while it ran.
+    #[serde(default)]
+    pub interruptions: u32,
+    /// How often the server ended unexpectedly since the last epoch was finished.
+    #[serde(default)]
+    pub fruitless: u32,
+    /// What happened to it on the way, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// SHA-256 of its images as they were first decoded: it goes on only with the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// This server is being stopped and the job with it: whoever waits need not wait any longer.
+    #[serde(skip)]
+    pub interrupted: bool,
 }
 
 impl JobRecord {
+    /// Whether this server does nothing more for it.
+    pub fn is_over(&self) -> bool {
+        self.interrupted || self.state.is_finished()
+    }
+
     /// How much of it is done, from 0 to 1.
     pub fn progress(&self) -> f64 {
         match self.state {
@@ -235,7 +258,16 @@ pub(crate) struct LiveJob {
     record: watch::Sender<JobRecord>,
     cancel: CancellationToken,
     /// Why it is being stopped, set before `cancel` is pulled.
-    stop_reason: Mutex<Option<SqlError>>,
+    stop_reason: Mutex<Option<StopReason>>,
+}
+
+/// Why a job is stopped.
+#[derive(Clone, Debug)]
+enum StopReason {
+    /// Somebody wants it stopped.
+    Cancelled(SqlError),
+    /// The server is being stopped. The job goes on when it starts again.
+    Interrupted,
 }
 
 impl LiveJob {
@@ -262,18 +294,43 @@ impl LiveJob {
 
     /// Asks the job to stop. The first reason stays.
     pub(crate) fn stop(&self, reason: SqlError) {
+        self.stop_because(StopReason::Cancelled(reason));
+    }
+
+    /// Stops the job because the server is being stopped, unless it is being cancelled already.
+    pub(crate) fn interrupt(&self) {
+        self.stop_because(StopReason::Interrupted);
+    }
+
+    fn stop_because(&self, reason: StopReason) {
         self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.cancel.cancel();
     }
 
+    /// Whether the job is stopped because the server is.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        matches!(
+            &*self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner),
+            Some(StopReason::Interrupted)
+        )
+    }
+
     /// What a stopped job answers.
     pub(crate) fn stop_error(&self) -> SqlError {
-        self.stop_reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .unwrap_or_else(job_cancelled)
+        match &*self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(StopReason::Cancelled(reason)) => reason.clone(),
+            Some(StopReason::Interrupted) => job_interrupted(self.record.borrow().id),
+            None => job_cancelled(),
+        }
     }
+}
+
+/// 57P01: the training is not lost.
+fn job_interrupted(id: u64) -> SqlError {
+    SqlError::new(SqlState::ADMIN_SHUTDOWN, "terminating the job due to administrator command")
+        .with_hint(format!(
+            "The training goes on when the server starts again; WAIT JOB {id} waits for it, CANCEL JOB {id} ends it."
+        ))
 }
 
 pub(crate) fn job_cancelled() -> SqlError {
@@ -346,6 +403,9 @@ impl JobHandle {
                 tick.reset();
             }
             reported_epochs = record.curve.len();
+            if record.interrupted {
+                return Err(job_interrupted(self.id));
+            }
             match record.state {
                 JobState::Succeeded => return Ok(record),
                 JobState::Failed | JobState::Cancelled => {
@@ -360,11 +420,14 @@ impl JobHandle {
                 () = cancel.cancelled() => {
                     if stops_job {
                         self.job.stop(statement_cancelled());
-                        let ended = changes.wait_for(|record| record.state.is_finished());
+                        let ended = changes.wait_for(JobRecord::is_over);
                         // Answer in time even if a long step still runs; the job is stopped after it in any case.
                         let _ = tokio::time::timeout(CANCEL_PATIENCE, ended).await;
                     }
-                    return Err(statement_cancelled());
+                    return Err(match self.job.is_interrupted() {
+                        true => job_interrupted(self.id),
+                        false => statement_cancelled(),
+                    });
                 }
                 changed = changes.changed() => {
                     if changed.is_err() {
@@ -435,6 +498,12 @@ pub(crate) mod tests {
             finished_at: None,
             error: None,
             curve: Vec::new(),
+            resumable: false,
+            interruptions: 0,
+            fruitless: 0,
+            note: None,
+            fingerprint: None,
+            interrupted: false,
         }
     }
 

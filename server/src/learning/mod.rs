@@ -5,20 +5,28 @@
 //!   between the steps of a training;
 //! - [`model`] is what a stored model is, [`cache`] the loaded ones.
 //!
+//! - [`resume`] lets the trainings of the last server go on, [`request`] is what is kept of them; [`exchange`] is a model as a file.
+//!
 //! A device is opened when it is first needed, so that a server which never learns anything stays small and starts at
-//! once. Continuing a training from its checkpoint after a crash is left out: such a job is marked as failed.
+//! once.
 
 mod cache;
+pub mod exchange;
 mod failure;
 pub mod job;
 pub mod model;
+mod pretrained;
+mod request;
+mod resume;
 mod training;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use futures::{StreamExt, TryStreamExt};
 use thanosql_ml::images::{ImageFailure, ImageLimits, ImageSource, load_images};
@@ -27,15 +35,20 @@ use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::{ModelEntry, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::files::FileAccess;
 use cache::{CacheKey, CachePart, Cached, ModelCache};
 pub use failure::{image_error, ml_error};
 use job::LiveJob;
 pub use job::{EpochRecord, JobError, JobHandle, JobKind, JobRecord, JobState};
 pub use model::{
-    ModelMetadata, TargetColumn, TrainingRows, check_provenance, provenance, vector_column_name,
-    vector_field, vector_type,
+    ModelMetadata, Origin, TargetColumn, TrainingRows, check_provenance, provenance,
+    vector_column_name, vector_field, vector_type,
 };
-use training::{Shared, TrainingTask, model_exists};
+pub(crate) use model::{ROWS_PART, WEIGHTS_PART};
+pub(crate) use pretrained::read_file;
+pub(crate) use request::color_name;
+use training::{Shared, TrainingTask};
+pub(crate) use training::{model_exists, within_limit};
 use worker::{EmbedTask, Worker};
 
 /// Most decoded bytes of one piece of embedding work, whatever the batch size asks for.
@@ -57,6 +70,16 @@ pub struct LearningOptions {
     pub embed_batch: usize,
     /// Jobs that may be queued or running at once.
     pub max_jobs: usize,
+    /// Jobs that have ended and are still listed.
+    pub finished_jobs: usize,
+    /// Largest training set: its images decoded, and those that came as values.
+    pub max_training_bytes: u64,
+    /// Largest model's file that is read.
+    pub max_model_file_bytes: u64,
+    /// ResNet-18's weights from elsewhere.
+    pub pretrained_resnet18: Option<PathBuf>,
+    /// The files that trainings which go on may read.
+    pub files: FileAccess,
 }
 
 impl Default for LearningOptions {
@@ -67,6 +90,11 @@ impl Default for LearningOptions {
             model_cache_bytes: 512 * 1024 * 1024,
             embed_batch: 256,
             max_jobs: 100,
+            finished_jobs: 1000,
+            max_training_bytes: 4 << 30,
+            max_model_file_bytes: 512 << 20,
+            pretrained_resnet18: None,
+            files: FileAccess::default(),
         }
     }
 }
@@ -77,6 +105,9 @@ pub enum LearningError {
     /// The stored jobs cannot be read or corrected.
     #[error("cannot read the stored jobs")]
     Jobs(#[source] thanosql_storage::StorageError),
+    /// No thread can be started.
+    #[error("cannot start a thread for interrupted jobs")]
+    Thread(#[source] std::io::Error),
     /// A job cannot be written down.
     #[error("cannot write down job {id}")]
     Record {
@@ -142,6 +173,8 @@ pub struct BuildRequest {
     pub target: Option<TargetColumn>,
     /// The device, if the statement names one.
     pub device: Option<DeviceChoice>,
+    /// Whether it starts from the weights that are configured.
+    pub pretrained: bool,
     /// FIT MODEL: the model whose weights it starts from.
     pub start: Option<ModelEntry>,
 }
@@ -160,55 +193,80 @@ pub struct Embedded {
 /// The learning side of the server. One in a process, shared by all sessions.
 pub struct Learning {
     shared: Arc<Shared>,
-    options: LearningOptions,
     cache: ModelCache,
     /// Opened devices by what they were asked for as; one worker may stand here under two names.
     workers: Mutex<Vec<(DeviceChoice, Arc<Worker>)>>,
     closing: AtomicBool,
+    /// The thread that queues interrupted trainings again.
+    resuming: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl std::fmt::Debug for Learning {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Learning").field("options", &self.options).finish_non_exhaustive()
+        formatter
+            .debug_struct("Learning")
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
     }
 }
 
 impl Learning {
-    /// Takes over the store's jobs: whatever was queued or running when the last server ended becomes 'failed'. Opens no
-    /// device yet. Blocking.
+    /// Takes over the store's jobs: what was queued or running when the last server ended goes on. Opens no device itself. Blocking.
+    ///
+    /// # Errors
+    /// If the stored jobs cannot be read or corrected.
     pub fn start(store: Store, options: LearningOptions) -> Result<Arc<Learning>, LearningError> {
-        let shared = Shared { store, limits: options.limits, live: Mutex::default() };
-        correct_interrupted_jobs(&shared)?;
-        Ok(Arc::new(Learning {
+        let cache = ModelCache::new(options.model_cache_bytes);
+        let shared = Shared { store, options, live: Mutex::default() };
+        let going_on = resume::take_over(&shared)?;
+        let learning = Arc::new(Learning {
             shared: Arc::new(shared),
-            cache: ModelCache::new(options.model_cache_bytes),
-            options,
+            cache,
             workers: Mutex::default(),
             closing: AtomicBool::new(false),
-        }))
+            resuming: Mutex::default(),
+        });
+        if !going_on.is_empty() {
+            let own = Arc::clone(&learning);
+            let thread = std::thread::Builder::new()
+                .name("resume".to_owned())
+                .spawn(move || own.queue_again(&going_on))
+                .map_err(LearningError::Thread)?;
+            *learning.resuming.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        }
+        Ok(learning)
+    }
+
+    /// What it is configured with.
+    pub fn options(&self) -> &LearningOptions {
+        &self.shared.options
     }
 
     /// What an image may cost.
     pub fn limits(&self) -> &ImageLimits {
-        &self.options.limits
+        &self.shared.options.limits
     }
 
-    /// Files a training: its record is durable when this returns. Blocking (a flush of the store, and the opening of the
-    /// device at its first use).
+    /// Files a training: its record and all that it needs are durable when this returns. Blocking (flushes of the store, and the opening of
+    /// the device at its first use).
     ///
-    /// Errors: 42710 if the name is taken, 22023 for an option, 53400 if too many jobs wait, 58000 without the device.
+    /// # Errors
+    /// 42710 if the name is taken, 22023 for an option, 53400 if too many jobs wait, 58000 without the device, what the pretrained
+    /// weights give if they are asked for.
     pub fn submit(&self, request: BuildRequest) -> Result<JobHandle, SqlError> {
         if !request.overwrite && self.shared.store.snapshot().model(&request.name).is_some() {
             return Err(model_exists(&request.name));
         }
-        let worker = self.worker(request.device.unwrap_or(self.options.device))?;
-        let start = match request.start {
-            Some(entry) => {
-                let model = self.load_encoder(&entry, &worker)?;
-                Some((entry, model))
-            }
+        let worker = self.worker(request.device.unwrap_or(self.shared.options.device))?;
+        let start = match &request.start {
+            Some(entry) => Some((entry.clone(), self.load_encoder(entry, &worker)?)),
             None => None,
         };
+        let pretrained = match request.pretrained {
+            true => Some(self.shared.pretrained(None)?.1),
+            false => None,
+        };
+        let kept = request::encode(&request, pretrained)?;
         let id = self.shared.store.next_job_id().map_err(crate::error::storage_error)?;
         let record = JobRecord {
             id,
@@ -231,14 +289,22 @@ impl Learning {
             finished_at: None,
             error: None,
             curve: Vec::new(),
+            resumable: true,
+            interruptions: 0,
+            fruitless: 0,
+            note: None,
+            fingerprint: None,
+            interrupted: false,
         };
+        // From here on the rows are in the store.
+        drop(request.rows);
         let job = LiveJob::new(record.clone());
         {
             let mut live = self.shared.live();
             if self.closing.load(Ordering::SeqCst) {
                 return Err(worker::shutting_down());
             }
-            if live.len() >= self.options.max_jobs {
+            if live.len() >= self.shared.options.max_jobs {
                 return Err(SqlError::new(
                     SqlState::CONFIGURATION_LIMIT_EXCEEDED,
                     format!("{} jobs are queued or running already", live.len()),
@@ -247,26 +313,20 @@ impl Learning {
             }
             live.insert(id, Arc::clone(&job));
         }
-        if let Err(error) = self.shared.store_job(&record) {
+        // The request before the record: a record without a request is that of a cancelled job.
+        let filed = self
+            .shared
+            .store
+            .put_request(id, &kept)
+            .map_err(crate::error::storage_error)
+            .and_then(|()| self.shared.store_job(&record));
+        if let Err(error) = filed {
             self.shared.live().remove(&id);
             return Err(error);
         }
-        let task = TrainingTask {
-            job: Arc::clone(&job),
-            overwrite: request.overwrite,
-            options: request.options,
-            options_given: request.options_given,
-            image_size: request.image_size,
-            color: request.color,
-            on_error: request.on_error,
-            rows: request.rows,
-            image_col: request.image_col,
-            fname_col: request.fname_col,
-            target: request.target,
-            start,
-        };
+        let task = TrainingTask { job: Arc::clone(&job), start, again: false };
         if let Err(task) = worker.train(task) {
-            job.stop(worker::shutting_down());
+            job.interrupt();
             training::finish_unstarted(&task, &self.shared);
         }
         Ok(JobHandle { id, job })
@@ -280,6 +340,8 @@ impl Learning {
         let live = self.shared.live().get(&job).cloned();
         if let Some(live) = live {
             live.stop(job::job_cancelled());
+            // So that a crash before the job has noticed does not bring it back.
+            self.shared.store.remove_kept(job).map_err(crate::error::storage_error)?;
             return Ok(live.record());
         }
         let record = self.stored_job(job)?;
@@ -381,7 +443,7 @@ impl Learning {
             let learning = Arc::clone(self);
             let entry = entry.clone();
             blocking(move || {
-                let worker = learning.worker(learning.options.device)?;
+                let worker = learning.worker(learning.shared.options.device)?;
                 let model = learning.load_encoder(&entry, &worker)?;
                 Ok((worker, model))
             })
@@ -391,7 +453,7 @@ impl Learning {
         let count = images.len();
         let images: Arc<[ImageSource]> = images.into();
         let piece = (MAX_PIECE_BYTES / model.input().image_len().max(1))
-            .clamp(1, batch_size.unwrap_or(self.options.embed_batch).max(1));
+            .clamp(1, batch_size.unwrap_or(self.shared.options.embed_batch).max(1));
         let pieces = (0..count).step_by(piece).map(|start| start..(start + piece).min(count));
         let mut results = futures::stream::iter(pieces.map(|range| {
             self.embed_piece(&worker, &model, Arc::clone(&images), range, on_error, cancel)
@@ -422,7 +484,7 @@ impl Learning {
         let count = range.len();
         let (set, failures) = {
             let spec = model.input();
-            let limits = self.options.limits;
+            let limits = self.shared.options.limits;
             let cancel = cancel.clone();
             blocking(move || {
                 Ok(load_images(&images[range], spec, &limits, &|| cancel.is_cancelled()))
@@ -518,14 +580,23 @@ impl Learning {
         Ok(worker)
     }
 
-    /// Stops all jobs with 57P01 and waits until the devices' threads have ended. Nothing is taken on afterwards.
+    /// Interrupts all jobs: whoever waits for one is answered 57P01, and it goes on when the server starts again. Nothing is taken on
+    /// afterwards. Does not wait; to be called before statements are cancelled, because a cancelled statement cancels its job.
+    pub fn interrupt(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.shared.live().values().for_each(|job| job.interrupt());
+    }
+
+    /// Interrupts all jobs and waits until the devices' threads have ended.
     pub async fn shutdown(self: &Arc<Self>) {
+        self.interrupt();
         let learning = Arc::clone(self);
         let stopped = blocking(move || {
-            learning.closing.store(true, Ordering::SeqCst);
-            let live: Vec<_> = learning.shared.live().values().cloned().collect();
-            for job in live {
-                job.stop(worker::shutting_down());
+            let resuming = learning.resuming.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(thread) = resuming
+                && thread.join().is_err()
+            {
+                tracing::error!("the thread that queues interrupted jobs panicked");
             }
             let workers = std::mem::take(
                 &mut *learning.workers.lock().unwrap_or_else(PoisonError::into_inner),
@@ -571,50 +642,6 @@ async fn blocking<T: Send + 'static>(
         }
         Err(_) => Err(crate::error::cancelled()),
     }
-}
-
-fn correct_interrupted_jobs(shared: &Shared) -> Result<(), LearningError> {
-    let stored = shared.store.jobs().map_err(LearningError::Jobs)?;
-    let mut made_by: Option<std::collections::HashSet<u64>> = None;
-    for (id, bytes) in stored {
-        let mut record: JobRecord = match serde_json::from_slice(&bytes) {
-            Ok(record) => record,
-            Err(error) => {
-                tracing::error!(job = id, %error, "a stored job cannot be read");
-                continue;
-            }
-        };
-        if record.state.is_finished() {
-            continue;
-        }
-        let made_by = made_by.get_or_insert_with(|| {
-            let models = shared.store.snapshot().models();
-            models
-                .iter()
-                .filter_map(|entry| ModelMetadata::read(entry).ok())
-                .map(|metadata| metadata.job)
-                .collect()
-        });
-        record.finished_at = Some(job::now_us());
-        record.remaining_seconds = None;
-        if made_by.contains(&id) {
-            // Its model was stored, and the server ended before the job's last state was.
-            record.state = JobState::Succeeded;
-        } else {
-            record.state = JobState::Failed;
-            record.error = Some(JobError::of(&SqlError::new(
-                SqlState::ADMIN_SHUTDOWN,
-                "the server stopped while the job ran",
-            )));
-        }
-        shared.store_job(&record).map_err(|source| LearningError::Record { id, source })?;
-        tracing::warn!(
-            job = id,
-            state = record.state.as_str(),
-            "a job was interrupted by the end of the last server"
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]

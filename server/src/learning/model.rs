@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use serde::{Deserialize, Serialize};
-use thanosql_ml::{Color, InputSpec};
+use thanosql_ml::InputSpec;
 use thanosql_protocol::{SqlError, SqlState, types};
 use thanosql_storage::ModelEntry;
 
@@ -71,14 +71,7 @@ pub struct InputMetadata {
 
 impl InputMetadata {
     pub(crate) fn of(spec: InputSpec) -> InputMetadata {
-        InputMetadata {
-            size: spec.size,
-            color: match spec.color {
-                Color::Gray => "gray",
-                Color::Rgb => "rgb",
-            }
-            .to_owned(),
-        }
+        InputMetadata { size: spec.size, color: super::request::color_name(spec.color).to_owned() }
     }
 }
 
@@ -93,6 +86,21 @@ pub struct Timings {
     pub training: f64,
 }
 
+/// Where a model that came as a file has been before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its name there.
+    pub name: String,
+    /// Its version there.
+    pub version: u64,
+    /// Microseconds since 1970, UTC.
+    pub created_at: i64,
+    /// Who trained it.
+    pub user: String,
+    /// The statement that it was trained with.
+    pub statement: String,
+}
+
 /// Everything that is kept of a model besides weights and rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelMetadata {
@@ -104,8 +112,8 @@ pub struct ModelMetadata {
     pub algorithm: String,
     /// Microseconds since 1970, UTC.
     pub created_at: i64,
-    /// The job that made it.
-    pub job: u64,
+    /// The job that made it; none made one that came as a file.
+    pub job: Option<u64>,
     /// Who filed the job.
     pub user: String,
     /// The statement.
@@ -116,6 +124,12 @@ pub struct ModelMetadata {
     pub options_used: serde_json::Value,
     /// The model whose weights it started from: name and version.
     pub started_from: Option<(String, u64)>,
+    /// SHA-256, in hexadecimal, of the file with the pretrained weights that it started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<String>,
+    /// What it was where it was trained, if it came as a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploaded_from: Option<Origin>,
     /// The query's column with paths or images.
     pub image_col: String,
     /// The query's column with file names.

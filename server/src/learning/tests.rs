@@ -58,14 +58,20 @@ impl Place {
                 true,
             ))),
             device: None,
+            pretrained: false,
             start: None,
         }
     }
 }
 
 fn learning(store: &Store) -> Arc<Learning> {
-    let options =
-        LearningOptions { device: DeviceChoice::Cpu, embed_batch: 8, ..LearningOptions::default() };
+    let options = LearningOptions {
+        device: DeviceChoice::Cpu,
+        embed_batch: 8,
+        // Trainings that go on ask again whether they may read their files.
+        files: FileAccess::new(&[std::env::temp_dir()]).unwrap(),
+        ..LearningOptions::default()
+    };
     Learning::start(store.clone(), options).unwrap()
 }
 
@@ -114,7 +120,7 @@ async fn a_model_is_trained_stored_and_used() {
 
     let entry = store.snapshot().model("m").unwrap();
     let metadata = ModelMetadata::read(&entry).unwrap();
-    assert_eq!((metadata.images, metadata.skipped, metadata.job), (40, 0, record.id));
+    assert_eq!((metadata.images, metadata.skipped, metadata.job), (40, 0, Some(record.id)));
     assert_eq!(metadata.curve.len(), 2);
     assert_eq!(metadata.fingerprint.len(), 64);
     assert_eq!(metadata.input, model::InputMetadata { size: 28, color: "gray".to_owned() });
@@ -204,18 +210,274 @@ async fn embedding_goes_between_the_steps_of_a_training_that_is_then_cancelled()
     learning.shutdown().await;
 }
 
+/// The weights of a model without its history, to be compared.
+fn weights(store: &Store, name: &str) -> Vec<u8> {
+    store.snapshot().model(name).unwrap().part(model::WEIGHTS_PART).unwrap()
+}
+
+/// Waits until the job has an epoch behind it.
+async fn wait_for_an_epoch(handle: &JobHandle) {
+    let start = Instant::now();
+    while handle.record().curve.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(120), "no epoch: {:?}", handle.record());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn shutdown_stops_a_training_and_refuses_new_work() {
+async fn shutdown_interrupts_a_training_that_the_next_server_ends_bit_by_bit() {
     let place = Place::with_digits(64);
     let store = place.store();
-    let learning = learning(&store);
-    let handle = learning.submit(place.request("m", 10_000)).unwrap();
-    wait_for_a_step(&handle).await;
-    tokio::time::timeout(Duration::from_secs(30), learning.shutdown()).await.unwrap();
-    assert_eq!(handle.record().state, JobState::Cancelled);
-    assert_eq!(handle.record().error.unwrap().sqlstate, "57P01");
-    assert_eq!(learning.submit(place.request("m", 1)).unwrap_err().code, SqlState::ADMIN_SHUTDOWN);
+    let first = learning(&store);
+    finish(first.submit(place.request("whole", 40)).unwrap()).await.unwrap();
+    let handle = first.submit(place.request("m", 40)).unwrap();
+    let queued = first.submit(place.request("q", 1)).unwrap();
+    let (id, queued_id) = (handle.id(), queued.id());
+    wait_for_an_epoch(&handle).await;
+    tokio::time::timeout(Duration::from_secs(30), first.shutdown()).await.unwrap();
+    for handle in [handle, queued] {
+        let error = finish(handle).await.unwrap_err();
+        assert_eq!(error.code, SqlState::ADMIN_SHUTDOWN);
+        assert!(error.hint.unwrap().contains("goes on"));
+    }
+    assert_eq!(first.submit(place.request("m", 1)).unwrap_err().code, SqlState::ADMIN_SHUTDOWN);
     assert!(store.snapshot().model("m").is_none());
+    let record = first.stored_job(id).unwrap();
+    assert_eq!((record.state, record.interruptions), (JobState::Queued, 1));
+    assert_eq!(record.note.as_deref(), Some("interrupted when the server was stopped"));
+    assert!(record.error.is_none() && record.finished_at.is_none());
+    let record = first.stored_job(queued_id).unwrap();
+    assert_eq!((record.state, record.interruptions, record.note), (JobState::Queued, 0, None));
+    drop(first);
+
+    let second = learning(&store);
+    let record = finish(second.handle(id).unwrap()).await.unwrap();
+    assert_eq!((record.state, record.curve.len()), (JobState::Succeeded, 40));
+    let note = record.note.unwrap();
+    assert!(
+        note.starts_with("interrupted when the server was stopped; went on after epoch"),
+        "{note}"
+    );
+    assert_eq!(weights(&store, "m"), weights(&store, "whole"));
+    finish(second.handle(queued_id).unwrap()).await.unwrap();
+    assert!(store.snapshot().model("q").is_some());
+    assert!(store.jobs_with_kept().unwrap().is_empty(), "what was kept is removed");
+    second.shutdown().await;
+}
+
+/// As a crash leaves a job behind: its record says that it runs, and what it was asked for is kept.
+async fn crashed(place: &Place, store: &Store, request: BuildRequest) -> u64 {
+    let before = learning(store);
+    let handle = before.submit(request).unwrap();
+    let id = handle.id();
+    wait_for_an_epoch(&handle).await;
+    before.shutdown().await;
+    let mut record = before.stored_job(id).unwrap();
+    record.state = JobState::Running;
+    record.interruptions = 0;
+    record.note = None;
+    before.shared.store_job(&record).unwrap();
+    assert!(place.folder.path().exists());
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loses_no_training_with_a_checkpoint_or_without() {
+    let place = Place::with_digits(64);
+    let store = place.store();
+    let id = crashed(&place, &store, place.request("m", 30)).await;
+    let second = learning(&store);
+    let record = finish(second.handle(id).unwrap()).await.unwrap();
+    assert_eq!(record.interruptions, 1);
+    assert!(record.note.unwrap().contains("without being told to stop; went on after epoch"));
+    finish(second.submit(place.request("whole", 30)).unwrap()).await.unwrap();
+    assert_eq!(weights(&store, "m"), weights(&store, "whole"));
+    second.shutdown().await;
+    drop(second);
+
+    // The same with a checkpoint that says nothing: from the beginning is as good.
+    let id = crashed(&place, &store, place.request("n", 30)).await;
+    store.put_checkpoint(id, b"nonsense").unwrap();
+    let third = learning(&store);
+    let record = finish(third.handle(id).unwrap()).await.unwrap();
+    assert!(record.note.unwrap().ends_with("began again"));
+    assert_eq!(record.curve.len(), 30);
+    assert_eq!(weights(&store, "n"), weights(&store, "whole"));
+    third.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_go_on_fails_and_says_why() {
+    let place = Place::with_digits(40);
+    let store = place.store();
+    let first = learning(&store);
+    finish(first.submit(place.request("base", 0)).unwrap()).await.unwrap();
+    first.shutdown().await;
+    drop(first);
+    let base = || store.snapshot().model("base");
+    let file = &place.digits.train[3].path;
+    let bytes = std::fs::read(file).unwrap();
+    type Change<'a> = &'a dyn Fn(u64);
+    let drop_base = |_: u64| {
+        let mut transaction = store.begin();
+        transaction.drop_model("base").unwrap();
+        transaction.commit().unwrap();
+    };
+    let other = std::fs::read(&place.digits.train[4].path).unwrap();
+    let cases: [(Change<'_>, SqlState, &str); 4] = [
+        (
+            &|_| std::fs::write(file, &other).unwrap(),
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "changed",
+        ),
+        (&|_| std::fs::remove_file(file).unwrap(), SqlState::UNDEFINED_FILE, "does not exist"),
+        (
+            &|job| store.put_request(job, b"nonsense").unwrap(),
+            SqlState::DATA_CORRUPTED,
+            "was asked for",
+        ),
+        (
+            &drop_base,
+            SqlState::UNDEFINED_OBJECT,
+            "\"base\", from which the training starts, is gone",
+        ),
+    ];
+    for (change, code, words) in cases {
+        let request = BuildRequest { start: base(), ..place.request("m", 1000) };
+        let id = crashed(&place, &store, request).await;
+        change(id);
+        let next = learning(&store);
+        let error = finish(next.handle(id).unwrap()).await.unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        assert!(error.message.contains(words), "{error}");
+        next.shutdown().await;
+        drop(next);
+        // A failed job keeps its error across a restart, and nothing of it is tried again.
+        let later = learning(&store);
+        let record = later.handle(id).unwrap().record();
+        assert_eq!(record.state, JobState::Failed);
+        assert_eq!(record.error.unwrap().to_sql_error().message, error.message);
+        assert!(store.jobs_with_kept().unwrap().is_empty());
+        later.shutdown().await;
+        std::fs::write(file, &bytes).unwrap();
+    }
+    assert!(store.snapshot().model("m").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_that_the_server_ends_with_again_and_again_fails() {
+    let place = Place::with_digits(40);
+    let store = place.store();
+    let id = crashed(&place, &store, place.request("m", 1000)).await;
+    let edit = |change: &dyn Fn(&mut JobRecord)| {
+        let mut record: JobRecord =
+            serde_json::from_slice(&store.job(id).unwrap().unwrap()).unwrap();
+        change(&mut record);
+        store.put_job(id, &serde_json::to_vec(&record).unwrap()).unwrap();
+    };
+    // An epoch was finished since the last time, so this is the first one in vain.
+    edit(&|record| record.fruitless = 0);
+    let second = learning(&store);
+    let handle = second.handle(id).unwrap();
+    assert_eq!(handle.record().fruitless, 1);
+    wait_for_a_step(&handle).await;
+    second.shutdown().await;
+    drop(second);
+    edit(&|record| {
+        record.state = JobState::Running;
+        record.fruitless = 2;
+    });
+    let third = learning(&store);
+    let record = third.handle(id).unwrap().record();
+    assert_eq!(record.state, JobState::Failed);
+    assert!(record.error.unwrap().message.contains("3 times"));
+    assert!(store.jobs_with_kept().unwrap().is_empty());
+    third.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_does_not_come_back() {
+    let place = Place::with_digits(40);
+    let store = place.store();
+    let id = crashed(&place, &store, place.request("m", 1000)).await;
+    // It was cancelled, and the crash came before the job had noticed.
+    store.remove_kept(id).unwrap();
+    let second = learning(&store);
+    let record = second.handle(id).unwrap().record();
+    assert_eq!(record.state, JobState::Cancelled);
+    // A running one that is cancelled keeps nothing.
+    let handle = second.submit(place.request("m", 1000)).unwrap();
+    wait_for_an_epoch(&handle).await;
+    second.cancel(handle.id()).unwrap();
+    assert_eq!(finish(handle).await.unwrap_err().code, SqlState::QUERY_CANCELED);
+    assert!(store.jobs_with_kept().unwrap().is_empty());
+    second.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_jobs_are_forgotten_and_their_models_stay() {
+    let place = Place::with_digits(8);
+    let store = place.store();
+    let options = LearningOptions {
+        device: DeviceChoice::Cpu,
+        finished_jobs: 2,
+        ..LearningOptions::default()
+    };
+    let learning = Learning::start(store.clone(), options).unwrap();
+    for name in ["a", "b", "c", "d"] {
+        finish(learning.submit(place.request(name, 0)).unwrap()).await.unwrap();
+    }
+    let names: Vec<String> = learning.jobs().into_iter().map(|job| job.model).collect();
+    assert_eq!(names, ["c", "d"]);
+    assert_eq!(store.snapshot().models().len(), 4);
+    learning.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_set_over_the_limit_is_refused_before_it_is_decoded() {
+    let place = Place::with_digits(40);
+    let store = place.store();
+    let options = LearningOptions {
+        device: DeviceChoice::Cpu,
+        max_training_bytes: 40 * 28 * 28 - 1,
+        ..LearningOptions::default()
+    };
+    let learning = Learning::start(store.clone(), options).unwrap();
+    let error = finish(learning.submit(place.request("m", 0)).unwrap()).await.unwrap_err();
+    assert_eq!(error.code, SqlState::PROGRAM_LIMIT_EXCEEDED);
+    let mut smaller = place.request("m", 0);
+    smaller.rows.truncate(39);
+    finish(learning.submit(smaller).unwrap()).await.unwrap();
+    learning.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exported_model_embeds_the_same_under_another_name() {
+    let place = Place::with_digits(24);
+    let store = place.store();
+    let learning = learning(&store);
+    finish(learning.submit(place.request("m", 1)).unwrap()).await.unwrap();
+    let entry = store.snapshot().model("m").unwrap();
+    let file = learning.export(&entry).unwrap();
+    assert_eq!(file, learning.export(&entry).unwrap(), "two exports differ");
+    let uploaded = learning.uploaded(&file, "n", "somebody", "UPLOAD".to_owned()).unwrap();
+    let mut transaction = store.begin();
+    let parts = [(ROWS_PART, &uploaded.rows[..]), (WEIGHTS_PART, &uploaded.weights[..])];
+    transaction.put_model("n", &uploaded.metadata, &parts).unwrap();
+    transaction.commit().unwrap();
+    let copy = store.snapshot().model("n").unwrap();
+    assert_eq!(weights(&store, "n"), weights(&store, "m"));
+    let images = || paths(&[place.digits.test[0].path.clone(), place.digits.test[1].path.clone()]);
+    let cancel = CancellationToken::new();
+    let one = learning.embed(&entry, images(), OnError::Fail, None, &cancel).await.unwrap();
+    assert_eq!(one, learning.embed(&copy, images(), OnError::Fail, None, &cancel).await.unwrap());
+    let rows = learning.training_rows(&copy).unwrap();
+    let row = rows.find(place.digits.train[7].path.to_str().unwrap()).unwrap();
+    assert_eq!(rows.targets().value(row), place.digits.train[7].label.to_string());
+    // And a training goes on from it.
+    let fit = BuildRequest { start: Some(copy), ..place.request("o", 1) };
+    assert_eq!(finish(learning.submit(fit).unwrap()).await.unwrap().kind, JobKind::Fit);
+    learning.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,7 +514,7 @@ async fn bad_input_fails_the_job_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_a_crash_interrupted_says_so_after_the_restart() {
+async fn an_interrupted_job_of_a_server_that_kept_no_requests_has_failed() {
     let place = Place::with_digits(8);
     let store = place.store();
     let mut record = job::tests::record();

@@ -48,7 +48,6 @@ struct Queue {
     stopping: bool,
 }
 
-#[allow(clippy::large_enum_variant)] // one at a time, moved once
 enum Task {
     Embed(EmbedTask),
     Train(TrainingTask),
@@ -104,13 +103,16 @@ impl Worker {
         true
     }
 
-    /// Whether the task was taken: not after [`Worker::stop`].
+    /// Puts the task into the queue, in the order in which jobs were filed. Whether it was taken: not after [`Worker::stop`].
     pub(crate) fn train(&self, task: TrainingTask) -> Result<(), Box<TrainingTask>> {
         let mut queue = self.lock();
         if queue.stopping {
             return Err(Box::new(task));
         }
-        queue.jobs.push_back(task);
+        // One that goes on after the server's end was filed before those of now.
+        let id = task.job.record().id;
+        let place = queue.jobs.partition_point(|other| other.job.record().id < id);
+        queue.jobs.insert(place, task);
         drop(queue);
         self.wake.notify_all();
         Ok(())

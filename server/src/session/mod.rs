@@ -30,9 +30,10 @@ use crate::catalog::system;
 use crate::catalog::thanosql::ThanosqlSchema;
 use crate::error::parse_error;
 use crate::exec::Control;
-use crate::exec::models::{Training, job_id_schema};
+use crate::exec::explain::{explain_schema, refuse_kept};
 use crate::exec::query::{result_schema, text_schema};
 use crate::exec::session::{missing_prepared, setting_name};
+use crate::exec::training::{Training, job_id_schema};
 use crate::plan::{self, Parameters, Scope};
 use crate::server::Server;
 use crate::sql::{self, Parsed, SqlStatement, Statement};
@@ -236,10 +237,14 @@ impl ClientSession {
             Statement::Maintenance(maintenance) => {
                 Ok(Response::Done { tag: maintenance.command.tag().to_string() })
             }
-            Statement::ExportModel(_) => Err(not_yet("EXPORT MODEL")),
-            Statement::UploadModel(_) => Err(not_yet("UPLOAD MODEL")),
-            Statement::GetModel(_) => Err(not_yet("GET THANOSQL MODEL")),
-            Statement::Explain(_) => Err(not_yet("EXPLAIN of this statement")),
+            Statement::ExportModel(export) => {
+                self.export_model(parsed, export, parameters, control)
+            }
+            Statement::UploadModel(upload) => {
+                self.upload_model(parsed, upload, parameters, control).await
+            }
+            Statement::GetModel(get) => self.get_model(parsed, get, parameters, control).await,
+            Statement::Explain(explain) => self.explain(parsed, explain, parameters, control).await,
             Statement::DeclareCursor(_) | Statement::Fetch(_) | Statement::CloseCursor(Some(_)) => {
                 Err(not_yet("a cursor"))
             }
@@ -267,9 +272,9 @@ impl ClientSession {
                 self.answer(&scope, plan, RowsTag::Counted("SELECT".to_string()), control).await
             }
             Sql::Explain { analyze, .. } => {
-                let mut scope = self.scope(parsed, parameters, control)?;
+                let scope = self.scope(parsed, parameters, control)?;
                 if *analyze {
-                    self.keep_embedded(&mut scope, &statement.embedded, control).await?;
+                    refuse_kept(&scope, &statement.embedded)?;
                 }
                 let plan = plan::plan_sql(&self.state, &scope, statement)?;
                 self.answer(&scope, plan, RowsTag::Fixed("EXPLAIN".to_string()), control).await
@@ -429,6 +434,13 @@ impl ClientSession {
                 None
             }
             Statement::ShowCreateModel(_) => Some(text_schema(["model", "statement"])),
+            Statement::Explain(explain) => {
+                if let Some(training) = training(&explain.statement) {
+                    let plan = self.plan_training(&scope, &training)?;
+                    plan::infer_parameters(&plan, &mut scope.parameters)?;
+                }
+                Some(explain_schema())
+            }
             Statement::DropModel(_)
             | Statement::ExportModel(_)
             | Statement::UploadModel(_)
@@ -436,7 +448,6 @@ impl ClientSession {
             | Statement::CopyFile(_)
             | Statement::GetDataset(_)
             | Statement::GetModel(_)
-            | Statement::Explain(_)
             | Statement::DeclareCursor(_)
             | Statement::Fetch(_)
             | Statement::CloseCursor(_)
@@ -537,7 +548,8 @@ impl ClientSession {
     }
 }
 
-fn training(statement: &Statement) -> Option<Training<'_>> {
+/// BUILD MODEL and FIT MODEL, as one.
+pub(crate) fn training(statement: &Statement) -> Option<Training<'_>> {
     match statement {
         Statement::BuildModel(build) => Some(Training {
             name: &build.name,

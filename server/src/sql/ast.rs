@@ -197,11 +197,13 @@ pub enum DropVerb {
     Drop,
 }
 
-/// `EXPORT MODEL name TO 'file'`.
+/// `EXPORT MODEL name [OPTIONS (...)] TO 'file'`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExportModel {
     /// The model.
     pub name: Name,
+    /// Read with [`super::options::ExportModelOptions`].
+    pub options: Options,
     /// The file to write.
     pub path: PathArgument,
 }

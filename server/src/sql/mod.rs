@@ -49,8 +49,9 @@ pub use fragment::{parse_expression, view_definition};
 pub use option_reader::Reader as OptionReader;
 pub use options::{
     BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
-    GetDatasetOptions, IfExists, OnError, OptionEntry, OptionValue, Options, Parameters, PathType,
-    PrintFormat, PrintOptions, SearchInput, SearchOptions,
+    ExportModelOptions, GetDatasetOptions, GetModelOptions, IfExists, OnError, OptionEntry,
+    OptionValue, Options, Parameters, PathType, PrintFormat, PrintOptions, SearchInput,
+    SearchOptions, UploadModelOptions,
 };
 pub use source::position_of;
 pub use suggest::closest;
@@ -104,6 +105,38 @@ pub fn parse_query(text: &str) -> Result<Body, ParseError> {
         Some(more) => Err(source.near(end + more)),
         None => Ok(body),
     }
+}
+
+/// A statement's text with literals where its parameters stand: `literal` gives one for `$n`, and is told whether it stands inside OPTIONS,
+/// whose values are written in a form of their own. `None` leaves the parameter as it is.
+///
+/// For a text to be shown. What runs is never put together from text.
+///
+/// # Errors
+///
+/// As [`parse_script`]'s, for a text that is no statement.
+pub fn with_literals(
+    text: &str,
+    literal: impl Fn(usize, bool) -> Option<String>,
+) -> Result<String, ParseError> {
+    let source = Source::new(text)?;
+    let mut written = String::with_capacity(text.len());
+    let (mut copied, mut options_end) = (0, 0);
+    for (index, token) in source.tokens.iter().enumerate() {
+        if token.is_keyword("options")
+            && let Some(close) = source.tokens.get(index + 1).and_then(|open| open.partner)
+        {
+            options_end = close;
+        }
+        let inserted = token.parameter().and_then(|number| literal(number, index < options_end));
+        if let Some(inserted) = inserted {
+            written.push_str(&text[copied..token.start]);
+            written.push_str(&inserted);
+            copied = token.end;
+        }
+    }
+    written.push_str(&text[copied..]);
+    Ok(written)
 }
 
 /// An identifier of sqlparser's tree as PostgreSQL folds it: to lower case unless it is quoted.

@@ -6,12 +6,12 @@
 use super::error::{ErrorKind, ParseError};
 use super::options::{
     BUILD_MODEL, BuildModelOptions, CONVERT, COPY_FILE, CREATE_TABLE_USING, ColorOption,
-    ConvertOptions, CopyFileOptions, CreateTableUsingOptions, EVALUATE, EvaluateOptions,
-    GET_DATASET, GET_MODEL, GROUPBY_EMB_MEAN, GetDatasetOptions, GetModelOptions,
-    GroupbyEmbMeanOptions, IfExists, OnError, OptionEntry, OptionKind, OptionSpec, OptionValue,
-    Options, PREDICT, PRINT, Parameters, PathType, PredictOptions, PrintFormat, PrintOptions,
-    SEARCH_BEST, SEARCH_EVERY_ROW, SIMILARITY, SearchInput, SearchOptions, SimilarityOptions,
-    UPLOAD_MODEL, UploadModelOptions,
+    ConvertOptions, CopyFileOptions, CreateTableUsingOptions, EVALUATE, EXPORT_MODEL,
+    EvaluateOptions, ExportModelOptions, GET_DATASET, GET_MODEL, GROUPBY_EMB_MEAN,
+    GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions, IfExists, OnError, OptionEntry,
+    OptionKind, OptionSpec, OptionValue, Options, PREDICT, PRINT, Parameters, PathType,
+    PredictOptions, PrintFormat, PrintOptions, SEARCH_BEST, SEARCH_EVERY_ROW, SIMILARITY,
+    SearchInput, SearchOptions, SimilarityOptions, UPLOAD_MODEL, UploadModelOptions,
 };
 use super::suggest::closest;
 
@@ -325,6 +325,17 @@ impl BuildModelOptions {
             device: reader.text("device")?,
             run_async: reader.boolean("async")?.unwrap_or(false),
         })
+    }
+}
+
+impl ExportModelOptions {
+    /// Reads them.
+    pub fn read(
+        options: &Options,
+        parameters: Parameters<'_>,
+    ) -> Result<ExportModelOptions, ParseError> {
+        let reader = Reader::new(options, EXPORT_MODEL, parameters)?;
+        Ok(ExportModelOptions { overwrite: reader.boolean("overwrite")?.unwrap_or(false) })
     }
 }
 

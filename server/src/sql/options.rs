@@ -142,7 +142,7 @@ pub static BUILD_MODEL: &[OptionSpec] = &[
     option("warmup_epochs", OptionKind::Number { min: 0.0, above: false, max: 100_000.0 }),
     option("seed", at_least(0)),
     option("encoder", OptionKind::Text),
-    option("image_size", OptionKind::Integer { min: 8, max: 2_048 }),
+    option("image_size", OptionKind::Integer { min: 8, max: 1_024 }),
     option("color", OptionKind::Word(&["gray", "rgb"])),
     option("augmentations", OptionKind::TextList),
     option("pretrained", OptionKind::Boolean),
@@ -152,6 +152,9 @@ pub static BUILD_MODEL: &[OptionSpec] = &[
     option("device", OptionKind::Text),
     option("async", OptionKind::Boolean),
 ];
+
+/// EXPORT MODEL.
+pub static EXPORT_MODEL: &[OptionSpec] = &[option("overwrite", OptionKind::Boolean)];
 
 /// UPLOAD MODEL.
 pub static UPLOAD_MODEL: &[OptionSpec] = &[option("overwrite", OptionKind::Boolean)];
@@ -335,6 +338,13 @@ pub struct BuildModelOptions {
     pub device: Option<String>,
     /// Answer at once with the job's id.
     pub run_async: bool,
+}
+
+/// The options of EXPORT MODEL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportModelOptions {
+    /// Replace a file of that name.
+    pub overwrite: bool,
 }
 
 /// The options of UPLOAD MODEL.

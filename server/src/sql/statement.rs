@@ -15,8 +15,9 @@ use super::ast::{
 use super::error::{ErrorKind, ParseError};
 use super::options::{
     BuildModelOptions, ConvertOptions, CopyFileOptions, CreateTableUsingOptions, EvaluateOptions,
-    GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions, OptionEntry, OptionValue, Options,
-    Parameters, PredictOptions, PrintOptions, SearchOptions, SimilarityOptions, UploadModelOptions,
+    ExportModelOptions, GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions, OptionEntry,
+    OptionValue, Options, Parameters, PredictOptions, PrintOptions, SearchOptions,
+    SimilarityOptions, UploadModelOptions,
 };
 use super::source::{Source, Tok};
 use super::suggest::closest;
@@ -293,12 +294,14 @@ impl<'a> StatementParser<'a> {
     }
 
     fn export_model(&mut self) -> Result<Statement, ParseError> {
-        self.form("EXPORT MODEL name TO 'file.safetensors'");
+        self.form("EXPORT MODEL name [OPTIONS (overwrite=...)] TO 'file.safetensors'");
         self.keywords(&["export", "model"])?;
         let name = self.name()?;
+        let options = self.options()?;
+        ExportModelOptions::read(&options, Parameters::Unknown)?;
         self.keyword("to")?;
         let path = self.path()?;
-        Ok(Statement::ExportModel(ExportModel { name, path }))
+        Ok(Statement::ExportModel(ExportModel { name, options, path }))
     }
 
     fn upload_model(&mut self) -> Result<Statement, ParseError> {

@@ -179,6 +179,8 @@ fn jobs_and_checkpoints_are_durable() {
     let checkpoint = |epoch: u8| vec![epoch; 200_000 + usize::from(epoch)];
     store.put_checkpoint(first, &checkpoint(1)).unwrap();
     store.put_checkpoint(first, &checkpoint(2)).unwrap();
+    store.put_request(first, &checkpoint(3)).unwrap();
+    store.put_request(second, b"").unwrap();
     drop(store);
 
     let store = open(folder.path());
@@ -186,10 +188,27 @@ fn jobs_and_checkpoints_are_durable() {
     assert_eq!(store.jobs().unwrap(), [(first, b"running".to_vec()), (second, b"queued".to_vec())]);
     assert_eq!(store.checkpoint(first).unwrap(), Some(checkpoint(2)));
     assert_eq!(store.checkpoint(second).unwrap(), None);
-    assert!(store.next_job_id().unwrap() > second);
-    store.remove_checkpoint(first).unwrap();
-    store.remove_checkpoint(first).unwrap();
+    assert_eq!(store.request(first).unwrap(), Some(checkpoint(3)));
+    assert_eq!(store.request(second).unwrap(), Some(Vec::new()));
+    assert_eq!(store.jobs_with_kept().unwrap(), [first, second]);
+    let third = store.next_job_id().unwrap();
+    assert!(third > second);
+    store.remove_kept(first).unwrap();
+    store.remove_kept(first).unwrap();
     assert_eq!(store.checkpoint(first).unwrap(), None);
+    assert_eq!(store.request(first).unwrap(), None);
+    assert_eq!(
+        (store.has_request(first).unwrap(), store.has_request(second).unwrap()),
+        (false, true)
+    );
+    assert_eq!(store.jobs_with_kept().unwrap(), [second]);
+    store.remove_kept(second).unwrap();
+    store.remove_job(second).unwrap();
+    assert_eq!(store.jobs().unwrap(), [(first, b"running".to_vec())]);
+    store.flush().unwrap();
+    drop(store);
+    let store = open(folder.path());
+    assert!(store.next_job_id().unwrap() > third, "a removed job's number was given again");
     store.wait_for_sweep();
     assert_eq!(store.inner.core.kv.data_values(), 0);
     assert_eq!(store.job(second + 100).unwrap(), None);

@@ -190,6 +190,10 @@ fn models_are_dropped_exported_and_shown() {
     assert_eq!((drop.name.value.as_str(), drop.if_exists, drop.verb), ("M", true, DropVerb::Drop));
     let Statement::ExportModel(export) = one("EXPORT MODEL m TO 'm.safetensors'") else { panic!() };
     assert_eq!(export.path.value, PathValue::Text("m.safetensors".to_owned()));
+    let Statement::ExportModel(export) = one("EXPORT MODEL m OPTIONS (overwrite=$1) TO $2") else {
+        panic!()
+    };
+    assert_eq!((export.options.entries.len(), export.path.value), (1, PathValue::Parameter(2)));
     let Statement::UploadModel(upload) = one("UPLOAD MODEL m OPTIONS (overwrite=True) FROM $1")
     else {
         panic!()
@@ -367,4 +371,16 @@ fn parameters_are_counted_wherever_they_stand() {
     let text = "SELECT $1; SELECT * FROM (SEARCH IMAGE images=$2 USING m OPTIONS (top_k=$4) AS SELECT * FROM t WHERE a = $3); SELECT 1";
     let counts: Vec<_> = parse(text).iter().map(|statement| statement.parameter_count).collect();
     assert_eq!(counts, [1, 4, 0]);
+}
+
+#[test]
+fn literals_take_the_places_of_parameters() {
+    let text = "BUILD MODEL m USING SimCLR OPTIONS (image_col=$2, augmentations=[$1, 'b']) AS SELECT '$1', \"$2\" FROM t WHERE a = $1 -- $1\n AND 한글 > $12";
+    let written = crate::sql::with_literals(text, |number, in_options| {
+        (number < 12).then(|| format!("<{number}{}>", if in_options { "o" } else { "" }))
+    });
+    assert_eq!(
+        written.unwrap(),
+        "BUILD MODEL m USING SimCLR OPTIONS (image_col=<2o>, augmentations=[<1o>, 'b']) AS SELECT '$1', \"$2\" FROM t WHERE a = <1> -- $1\n AND 한글 > $12"
+    );
 }
