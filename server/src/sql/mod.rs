@@ -49,15 +49,9 @@ pub use fragment::{parse_expression, view_definition};
 pub use option_reader::Reader as OptionReader;
 pub use options::{
     BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
-<<<<<<< HEAD
-    EvaluateOptions, ExportModelOptions, GetDatasetOptions, GroupbyEmbMeanOptions, IfExists,
-    OnError, OptionEntry, OptionValue, Options, Parameters, PathType, PredictOptions, PrintFormat,
-    PrintOptions, SearchInput, SearchOptions, SimilarityOptions, UploadModelOptions,
-=======
-    ExportModelOptions, GetDatasetOptions, GetModelOptions, IfExists, OnError, OptionEntry,
-    OptionValue, Options, Parameters, PathType, PrintFormat, PrintOptions, SearchInput,
-    SearchOptions, UploadModelOptions,
->>>>>>> b2e2da49b923b8663248b0d1a584b1ef826bbaa7
+    EvaluateOptions, ExportModelOptions, GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions,
+    IfExists, OnError, OptionEntry, OptionValue, Options, Parameters, PathType, PredictOptions,
+    PrintFormat, PrintOptions, SearchInput, SearchOptions, SimilarityOptions, UploadModelOptions,
 };
 pub use source::position_of;
 pub use suggest::closest;

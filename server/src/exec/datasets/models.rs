@@ -12,8 +12,7 @@ use crate::error::io_error;
 use crate::exec::Control;
 use crate::exec::models::model_lock;
 use crate::exec::statement_text::{quoted, quoted_name};
-use crate::learning::exchange::UploadedModel;
-use crate::learning::{ROWS_PART, WEIGHTS_PART, model_exists, read_file};
+use crate::learning::{model_exists, read_file};
 use crate::plan;
 use crate::plan::rows::options;
 use crate::session::ClientSession;
@@ -60,15 +59,15 @@ impl ClientSession {
             statement.push_str(&format!(" OPTIONS (model_name={})", quoted(&name)));
         }
         let learning = &self.server.learning;
-        let UploadedModel { metadata, weights, rows } = tokio::task::block_in_place(|| {
+        let uploaded = tokio::task::block_in_place(|| {
             let shown = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let bytes = read_file(&file, &shown, limit)?;
             std::fs::remove_file(&file).map_err(|error| io_error(&error))?;
             learning.uploaded(&bytes, &name, &self.client.user, statement)
         })?;
-        let parts = [(WEIGHTS_PART, weights.as_slice()), (ROWS_PART, rows.as_slice())];
-        self.transaction
-            .change(|transaction| transaction.put_model(&name, &metadata, &parts).map(drop))?;
+        self.transaction.change(|transaction| {
+            transaction.put_model(&name, &uploaded.metadata, &uploaded.parts()).map(drop)
+        })?;
         Ok(Response::Done { tag: "GET THANOSQL MODEL".to_string() })
     }
 }
