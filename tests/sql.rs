@@ -1,7 +1,10 @@
 //! The golden files in `tests/sql`: one feature a file, in sqllogictest's format, over a real connection. Errors are matched by
-//! SQLSTATE. `$DATA` in a file is the data root, with 60 drawn digits in `$DATA/digits`.
+//! SQLSTATE. `$DATA` in a file is the data root, with 60 drawn digits in `$DATA/digits`, and in `$DATA/copy` and `$DATA/bad`
+//! the files of `files.rs`. With THANOSQL_GOLDEN only the files whose path contains its value are run.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, too, may end a test
+
+mod files;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,11 +105,16 @@ async fn golden_files_hold() {
     golden_files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/sql")), &mut files);
     files.sort();
     assert!(files.len() >= 8, "only {} golden files were found", files.len());
+    if let Ok(part) = std::env::var("THANOSQL_GOLDEN") {
+        files.retain(|file| file.display().to_string().contains(&part));
+        assert!(!files.is_empty(), "no golden file is called {part}");
+    }
     let mut failures = Vec::new();
     for file in &files {
         // A server a file, so that no file sees another's tables.
         let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
         thanosql_ml::digits::write_dataset(&server.data.join("digits"), 60, 4, 7).unwrap();
+        files::prepare(&server.data);
         let mut runner = sqllogictest::Runner::new(|| async {
             let client = server.connect().await;
             Ok(Connection { client, data: server.data.display().to_string() })

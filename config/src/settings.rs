@@ -29,6 +29,10 @@ pub struct Settings {
     pub data_roots: Vec<PathBuf>,
     /// Where fetched and drawn datasets are put; always a data root. Absolute; the folder may yet have to be made.
     pub dataset_dir: PathBuf,
+    /// The folder with MNIST's files, an http or https address. None is off.
+    pub dataset_url: Option<String>,
+    /// The index of published models, an http or https address. None is off.
+    pub model_url: Option<String>,
     /// Connections at a time.
     pub max_connections: usize,
     /// Longest message of a client.
@@ -301,6 +305,7 @@ impl<'a> Given<'a> {
                 | Kind::Device
                 | Kind::Choice(_)
                 | Kind::Text
+                | Kind::Url
                 | Kind::Users => vec![value.clone()],
             };
             return (values, Source::Environment(variable));
@@ -330,6 +335,8 @@ impl<'a> Given<'a> {
         }));
         Ok(Settings {
             dataset_dir: self.folder("dataset_dir")?.unwrap_or_else(|| store.join("datasets")),
+            dataset_url: self.parsed("dataset_url", value::url)?,
+            model_url: self.parsed("model_url", value::url)?,
             store,
             data_roots,
             max_connections: self.count("max_connections")? as usize,

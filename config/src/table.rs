@@ -94,6 +94,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Any text that is not empty.
     Text,
+    /// An http or https address, or off.
+    Url,
     /// Names and secrets. There is no flag: the arguments of a process are everybody's to read.
     Users,
 }
@@ -240,6 +242,24 @@ pub const SETTINGS: &[Setting] = &[
         default: None,
         value_name: "DIR",
         help: "Where GET THANOSQL DATASET puts files; always a data root; by default the folder datasets in the store",
+    },
+    Setting {
+        key: "dataset_url",
+        flag: "dataset-url",
+        group: Group::Folders,
+        kind: Kind::Url,
+        default: Some("https://ossci-datasets.s3.amazonaws.com/mnist/"),
+        value_name: "URL",
+        help: "Address of the folder with MNIST's four .gz files, whose content is checked, or off; asked only by GET THANOSQL DATASET mnist_data",
+    },
+    Setting {
+        key: "model_url",
+        flag: "model-url",
+        group: Group::Folders,
+        kind: Kind::Url,
+        default: Some("off"),
+        value_name: "URL",
+        help: "Address of an index of published models (JSON), or off; asked only by LIST and GET THANOSQL MODEL",
     },
     Setting {
         key: "sled_cache_bytes",

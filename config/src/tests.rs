@@ -112,6 +112,8 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         ("store", some_folder),
         ("data_root", some_folder),
         ("dataset_dir", some_folder),
+        ("dataset_url", "http://host/mnist"),
+        ("model_url", "https://host/models.json"),
         ("sled_cache_bytes", "2 MiB"),
         ("column_cache_bytes", "3 MiB"),
         ("model_cache_bytes", "4 MiB"),
@@ -171,6 +173,10 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
                 && settings.dataset_dir.ends_with("폴더")
                 && settings.data_roots[0].ends_with("폴더")
         );
+        assert_eq!(
+            (settings.dataset_url.as_deref(), settings.model_url.as_deref()),
+            (Some("http://host/mnist"), Some("https://host/models.json"))
+        );
         assert_eq!((settings.sled_cache_bytes, settings.column_cache_bytes), (2 << 20, 3 << 20));
         assert_eq!((settings.model_cache_bytes, settings.query_memory_bytes), (4 << 20, 20 << 20));
         assert_eq!(
@@ -186,6 +192,27 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         assert_eq!(settings.device, "cpu");
         assert_eq!((settings.log.filter.as_str(), settings.log.format), ("debug", LogFormat::Json));
         assert!(settings.reported().iter().all(|reported| reported.source != Source::Default));
+    }
+}
+
+#[test]
+fn addresses_are_http_or_off() {
+    let model_url =
+        |text: &str| serve(&["--model-url", text], &[]).map(|settings| settings.model_url);
+    assert_eq!(model_url("OFF").unwrap(), None);
+    assert_eq!(serve(&[], &[]).unwrap().model_url, None);
+    assert!(serve(&[], &[]).unwrap().dataset_url.unwrap().starts_with("https://"));
+    assert_eq!(model_url(" HTTP://host:80/a ").unwrap().as_deref(), Some("HTTP://host:80/a"));
+    for wrong in [
+        "",
+        "host/models.json",
+        "ftp://host/x",
+        "file:///etc/passwd",
+        "http://",
+        "https:///x",
+        "http://a b",
+    ] {
+        assert!(model_url(wrong).is_err(), "{wrong:?}");
     }
 }
 

@@ -82,6 +82,26 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// An http or https address. None is `off`.
+pub(crate) fn url(text: &str) -> Result<Option<String>, String> {
+    let text = text.trim();
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    let rest = ["http://", "https://"].iter().find_map(|scheme| {
+        let (start, rest) = text.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    });
+    let has_host = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#']));
+    if has_host
+        && !text.contains(|character: char| character.is_whitespace() || character.is_control())
+    {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err("an address that begins with http:// or https:// is needed, or off".to_owned())
+    }
+}
+
 /// A device's name.
 pub(crate) fn device(text: &str) -> Result<String, String> {
     let name = text.trim().to_ascii_lowercase();

@@ -15,6 +15,7 @@
 //! Every result is reproducible on the CPU from its seed.
 
 mod checkpoint;
+mod dataset_folder;
 pub mod device;
 pub mod digits;
 pub mod encoder;
@@ -23,6 +24,7 @@ pub mod images;
 pub mod kernels;
 pub mod linear_probe;
 pub mod loss;
+pub mod mnist;
 pub mod model;
 pub mod model_file;
 mod optimizer;

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::system::CorrelatedSubqueries;
+use crate::exec::datasets::Datasets;
 use crate::files::{DataRootError, FileAccess};
 use crate::functions::vector_functions;
 use crate::learning::{Learning, LearningError, LearningOptions};
@@ -87,7 +88,7 @@ pub struct Server {
     pub(crate) locks: Arc<TableLocks>,
     /// Functions, optimizer and memory of queries; each session starts with a copy.
     pub(crate) state: SessionState,
-    pub(crate) dataset_dir: PathBuf,
+    pub(crate) datasets: Arc<Datasets>,
     pub(crate) statement_timeout: Option<Duration>,
 }
 
@@ -139,7 +140,11 @@ impl Server {
             store,
             locks: Arc::default(),
             state: query_state(settings).map_err(ServerError::Queries)?,
-            dataset_dir: settings.dataset_dir.clone(),
+            datasets: Arc::new(Datasets::new(
+                settings.dataset_dir.clone(),
+                settings.dataset_url.clone(),
+                settings.model_url.clone(),
+            )),
             statement_timeout: settings.statement_timeout,
         }))
     }

@@ -121,6 +121,16 @@ pub(crate) fn read_parameter(
     }
 }
 
+/// An array of length 1 from PostgreSQL's binary form of a value of a field's type, as COPY has it.
+///
+/// # Errors
+///
+/// 22P03 for bytes that are no such value, 22003 for one that Arrow's type has no room for, 22021 for text that is not
+/// UTF-8, 22000 for a vector of another length, 0A000 for a type whose binary form is not known.
+pub fn parse_binary(bytes: &[u8], field: &Field) -> Result<ArrayRef, SqlError> {
+    binary::read_value(bytes, type_oid(field), field.data_type())
+}
+
 fn malformed(type_name: &str, text: &str) -> SqlError {
     SqlError::new(
         SqlState::INVALID_TEXT_REPRESENTATION,

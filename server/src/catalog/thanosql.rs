@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
-    TimestampMicrosecondBuilder,
+    ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
@@ -18,11 +18,14 @@ use thanosql_storage::{ModelEntry, Snapshot};
 
 use super::system::{ObjectDescription, ObjectKind};
 use crate::error::through_datafusion;
-use crate::exec::ingest::datasets;
+use crate::exec::datasets::{Dataset, Datasets, published};
 use crate::learning::{EpochRecord, Learning, ModelMetadata};
 
 /// Object ids of the schema's relations: below those of users' objects, above PostgreSQL's.
 const FIRST_OID: u32 = 16_300;
+
+/// What LIST THANOSQL MODEL reads. It stands in no catalog: to read it is to ask another server.
+pub const PUBLISHED_MODELS: &str = "published_models";
 
 /// The relations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +57,7 @@ impl Relation {
     }
 
     fn columns(self) -> &'static [(&'static str, Kind)] {
-        use Kind::{Float, Int, Long, Text, Time};
+        use Kind::{Boolean, Float, Int, Long, Text, Time};
         match self {
             Relation::Models => &[
                 ("name", Text),
@@ -123,7 +126,13 @@ impl Relation {
                 ("knn_accuracy", Float),
                 ("seconds", Float),
             ],
-            Relation::Datasets => &[("name", Text), ("images", Long), ("description", Text)],
+            Relation::Datasets => &[
+                ("name", Text),
+                ("description", Text),
+                ("source", Text),
+                ("fetched", Boolean),
+                ("rows", Long),
+            ],
         }
     }
 
@@ -140,6 +149,7 @@ impl Relation {
 /// The types of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    Boolean,
     Text,
     Int,
     Long,
@@ -150,6 +160,7 @@ enum Kind {
 impl Kind {
     fn data_type(self) -> DataType {
         match self {
+            Kind::Boolean => DataType::Boolean,
             Kind::Text => DataType::Utf8,
             Kind::Int => DataType::Int32,
             Kind::Long => DataType::Int64,
@@ -162,6 +173,7 @@ impl Kind {
 /// One value of a row; its kind must be the column's.
 #[derive(Debug)]
 enum Value {
+    Boolean(bool),
     Null,
     Text(Option<String>),
     Int(i64),
@@ -192,12 +204,17 @@ pub fn descriptions() -> Vec<ObjectDescription> {
 pub struct ThanosqlSchema {
     snapshot: Snapshot,
     learning: Arc<Learning>,
+    datasets: Arc<Datasets>,
 }
 
 impl ThanosqlSchema {
     /// What a statement with this snapshot sees.
-    pub fn new(snapshot: Snapshot, learning: Arc<Learning>) -> ThanosqlSchema {
-        ThanosqlSchema { snapshot, learning }
+    pub fn new(
+        snapshot: Snapshot,
+        learning: Arc<Learning>,
+        datasets: Arc<Datasets>,
+    ) -> ThanosqlSchema {
+        ThanosqlSchema { snapshot, learning, datasets }
     }
 
     fn rows(&self, relation: Relation) -> Result<Vec<Vec<Value>>> {
@@ -206,12 +223,7 @@ impl ThanosqlSchema {
             Relation::Tables => Ok(self.table_rows()),
             Relation::Jobs => Ok(self.learning.jobs().into_iter().map(job_row).collect()),
             Relation::TrainingMetrics => Ok(self.metric_rows()),
-            Relation::Datasets => Ok(datasets()
-                .into_iter()
-                .map(|(name, images, description)| {
-                    vec![text(name), Value::Int(images), text(description)]
-                })
-                .collect()),
+            Relation::Datasets => Ok(self.dataset_rows()),
         }
     }
 
@@ -230,6 +242,19 @@ impl ThanosqlSchema {
             vec![text(view.name()), text("view"), Value::Int(0), Value::Int(columns as i64)]
         });
         tables.chain(views).collect()
+    }
+
+    fn dataset_rows(&self) -> Vec<Vec<Value>> {
+        let row = |dataset: Dataset| {
+            vec![
+                text(dataset.name()),
+                text(dataset.description()),
+                Value::Text(self.datasets.source(dataset)),
+                Value::Boolean(self.datasets.is_fetched(dataset)),
+                Value::Int(dataset.rows() as i64),
+            ]
+        };
+        Dataset::ALL.into_iter().map(row).collect()
     }
 
     /// A row an epoch: of all jobs, and of the models whose job is another server's or forgotten.
@@ -344,6 +369,14 @@ fn batch(relation: Relation, rows: &[Vec<Value>]) -> Result<RecordBatch> {
     for (index, (_, kind)) in relation.columns().iter().enumerate() {
         let values = rows.iter().map(|row| row.get(index));
         columns.push(match kind {
+            Kind::Boolean => {
+                let mut builder = BooleanBuilder::new();
+                values.for_each(|value| match value {
+                    Some(Value::Boolean(value)) => builder.append_value(*value),
+                    _ => builder.append_null(),
+                });
+                Arc::new(builder.finish())
+            }
             Kind::Text => {
                 let mut builder = StringBuilder::new();
                 values.for_each(|value| match value {
@@ -396,6 +429,9 @@ impl SchemaProvider for ThanosqlSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if name == PUBLISHED_MODELS {
+            return Ok(Some(Arc::new(published::list(self.datasets.model_url.clone())?)));
+        }
         let Some(relation) = RELATIONS.into_iter().find(|relation| relation.name() == name) else {
             return Ok(None);
         };
@@ -404,7 +440,7 @@ impl SchemaProvider for ThanosqlSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        RELATIONS.iter().any(|relation| relation.name() == name)
+        name == PUBLISHED_MODELS || RELATIONS.iter().any(|relation| relation.name() == name)
     }
 }
 
@@ -419,6 +455,7 @@ mod tests {
                 .columns()
                 .iter()
                 .map(|(_, kind)| match kind {
+                    Kind::Boolean => Value::Boolean(true),
                     Kind::Text => text("x"),
                     Kind::Int | Kind::Long => Value::Int(1),
                     Kind::Float => Value::Float(Some(1.0)),

@@ -4,7 +4,9 @@
 //! Every statement runs under a [`Control`]: one token that stops it, whoever pulls it (CancelRequest, a vanished client,
 //! statement_timeout, shutdown), and the way for its notices.
 
+pub mod append;
 pub mod copy;
+pub mod datasets;
 pub mod ddl;
 pub mod dml;
 pub mod exchange;

@@ -9,9 +9,11 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, StringArray, new_empty_array};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, PrimitiveBuilder, StringArray, new_empty_array,
+};
 use arrow::compute::{cast, concat};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -134,12 +136,61 @@ impl ScalarUDFImpl for ReadText {
     }
 }
 
+/// Numbers in the form in which nearly all of them come, at once. `None` if a text is anything else, valid or not: the
+/// careful way below knows PostgreSQL's other forms and its errors.
+fn read_plain_numbers(texts: &StringArray, target: &DataType) -> Option<ArrayRef> {
+    fn integers<T: ArrowPrimitiveType>(texts: &StringArray) -> Option<ArrayRef>
+    where
+        T::Native: std::str::FromStr,
+    {
+        let mut values = PrimitiveBuilder::<T>::with_capacity(texts.len());
+        for text in texts {
+            match text {
+                Some(text) => values.append_value(text.parse().ok()?),
+                None => values.append_null(),
+            }
+        }
+        Some(Arc::new(values.finish()))
+    }
+    /// Zeros and infinities may be numbers that do not fit.
+    fn floats<T: ArrowPrimitiveType>(
+        texts: &StringArray,
+        is_plain: impl Fn(T::Native) -> bool,
+    ) -> Option<ArrayRef>
+    where
+        T::Native: std::str::FromStr,
+    {
+        let mut values = PrimitiveBuilder::<T>::with_capacity(texts.len());
+        for text in texts {
+            match text {
+                Some("0") => values.append_value(T::default_value()),
+                Some(text) => {
+                    values.append_value(text.parse().ok().filter(|value| is_plain(*value))?)
+                }
+                None => values.append_null(),
+            }
+        }
+        Some(Arc::new(values.finish()))
+    }
+    match target {
+        DataType::Int16 => integers::<Int16Type>(texts),
+        DataType::Int32 => integers::<Int32Type>(texts),
+        DataType::Int64 => integers::<Int64Type>(texts),
+        DataType::Float32 => floats::<Float32Type>(texts, |value| value.is_normal()),
+        DataType::Float64 => floats::<Float64Type>(texts, |value| value.is_normal()),
+        _ => None,
+    }
+}
+
 /// A column of texts as a column of `target`.
 pub fn read_column(texts: &dyn Array, target: &DataType) -> Result<ArrayRef> {
     let texts = cast(texts, &DataType::Utf8)?;
     let texts = texts.as_any().downcast_ref::<StringArray>().expect("cast gave text");
     if is_text(target) {
         return Ok(cast(texts, target)?);
+    }
+    if let Some(numbers) = read_plain_numbers(texts, target) {
+        return Ok(numbers);
     }
     let null = arrow::array::new_null_array(target, 1);
     let mut parts: Vec<ArrayRef> = Vec::with_capacity(texts.len());
@@ -154,4 +205,42 @@ pub fn read_column(texts: &dyn Array, target: &DataType) -> Result<ArrayRef> {
     }
     let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
     Ok(concat(&parts)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Float64Array, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn plain_numbers_and_all_others_are_read_alike() {
+        let texts = StringArray::from(vec![Some("1"), None, Some("-20")]);
+        let plain = read_column(&texts, &DataType::Int64).unwrap();
+        assert_eq!(plain.as_ref(), &Int64Array::from(vec![Some(1), None, Some(-20)]) as &dyn Array);
+        let texts = StringArray::from(vec![Some(" 1 "), Some("0x10"), Some("+5")]);
+        let careful = read_column(&texts, &DataType::Int64).unwrap();
+        assert_eq!(careful.as_ref(), &Int64Array::from(vec![1, 16, 5]) as &dyn Array);
+        let texts = StringArray::from(vec!["0", "1.5", "-2e3"]);
+        let floats = read_column(&texts, &DataType::Float64).unwrap();
+        assert_eq!(floats.as_ref(), &Float64Array::from(vec![0.0, 1.5, -2000.0]) as &dyn Array);
+        let texts = StringArray::from(vec!["1", "NaN", "-0"]);
+        let floats = read_column(&texts, &DataType::Float64).unwrap();
+        assert!(floats.as_primitive::<Float64Type>().value(1).is_nan());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_and_no_other_number() {
+        for (text, target) in [
+            ("3000000000", DataType::Int32),
+            ("1e999", DataType::Float64),
+            ("1e-999", DataType::Float64),
+            ("1e39", DataType::Float32),
+            ("x", DataType::Int64),
+            ("", DataType::Float64),
+        ] {
+            let texts = StringArray::from(vec!["1", text]);
+            assert!(read_column(&texts, &target).is_err(), "{text} as {target}");
+        }
+    }
 }

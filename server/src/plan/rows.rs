@@ -18,6 +18,7 @@ use thanosql_storage::ModelEntry;
 
 use super::{Parameters, Scope, plan_body};
 use crate::catalog::table::StoredTable;
+use crate::catalog::thanosql::PUBLISHED_MODELS;
 use crate::error::{datafusion_error, parse_error};
 use crate::functions::{PrintContext, filename_function, print_plan, target_function};
 use crate::learning::{self, ModelMetadata, check_provenance};
@@ -351,12 +352,7 @@ fn plan_list(scope: &Scope, kind: ListKind) -> Result<LogicalPlan, SqlError> {
         ListKind::Tables => "tables",
         ListKind::Jobs => "jobs",
         ListKind::Datasets => "datasets",
-        ListKind::PublishedModels => {
-            return Err(SqlError::new(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "LIST THANOSQL MODEL is not supported yet",
-            ));
-        }
+        ListKind::PublishedModels => PUBLISHED_MODELS,
     };
     let table =
         scope.thanosql.table(name).now_or_never().and_then(Result::ok).flatten().ok_or_else(

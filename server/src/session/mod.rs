@@ -138,7 +138,11 @@ impl ClientSession {
     ) -> Result<Scope, SqlError> {
         let snapshot = self.transaction.snapshot();
         Ok(Scope {
-            thanosql: Arc::new(ThanosqlSchema::new(snapshot.clone(), self.server.learning.clone())),
+            thanosql: Arc::new(ThanosqlSchema::new(
+                snapshot.clone(),
+                self.server.learning.clone(),
+                self.server.datasets.clone(),
+            )),
             snapshot,
             database: self.client.database.clone(),
             pg_catalog: self.pg_catalog.clone(),

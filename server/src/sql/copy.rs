@@ -516,6 +516,18 @@ impl CopyOptions {
             let message = format!("COPY delimiter cannot be \"{delimiter}\"");
             return refuse(position, ErrorKind::InvalidOption, message);
         }
+        let null = self
+            .null
+            .as_ref()
+            .map_or(if format == CopyDataFormat::Csv { "" } else { "\\N" }, |(null, _)| {
+                null.as_str()
+            });
+        if let Some((default, position)) = &self.default
+            && default == null
+        {
+            let message = "NULL specification and DEFAULT specification cannot be the same";
+            return refuse(*position, ErrorKind::InvalidOption, message.to_owned());
+        }
         for (name, text) in [("null", &self.null), ("default", &self.default)] {
             let Some((text, position)) = text else { continue };
             if text.contains(['\n', '\r']) {

@@ -1,0 +1,281 @@
+//! Rows from outside on their way into a table: what COPY in all its forms has in common.
+//!
+//! Whoever reads a format hands over chunks of columns that are already values of the table's types. Here the columns that
+//! the data lacks are filled in, lengths and NULLs are looked at, rows that a WHERE does not want are dropped, and the rest is
+//! stored. When a chunk is refused, its first bad row is found, so that the error names a line of the data and not a
+//! range of them.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{filter_record_batch, prep_null_mask_filter, take};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use thanosql_protocol::{SqlError, SqlState};
+
+use super::rowset;
+use crate::error::{arrow_error, datafusion_error};
+use crate::session::transaction::SessionTransaction;
+
+/// Rows that are handed over at once.
+pub const CHUNK_ROWS: usize = 4096;
+/// Bytes after which a chunk is handed over even if it could take more rows.
+pub const CHUNK_BYTES: usize = 16 << 20;
+
+/// Rows as they were read.
+#[derive(Debug)]
+pub struct Chunk {
+    /// By the data's columns.
+    pub columns: Vec<ArrayRef>,
+    /// Where each row stood.
+    pub places: Places,
+}
+
+/// Where the rows of a chunk stood in the data.
+#[derive(Debug)]
+pub enum Places {
+    /// The line of each row.
+    Lines(Vec<u64>),
+    /// Counted rows; the number of the first.
+    Rows {
+        /// Counted from 1.
+        first: u64,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+impl Places {
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Places::Lines(lines) => lines.len(),
+            Places::Rows { count, .. } => *count,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `line 7` or `row 7`.
+    pub fn of(&self, row: usize) -> String {
+        match self {
+            Places::Lines(lines) => format!("line {}", lines.get(row).copied().unwrap_or_default()),
+            Places::Rows { first, .. } => format!("row {}", first + row as u64),
+        }
+    }
+}
+
+/// Stores chunks in a table of the session's transaction, whose lock must be held.
+pub struct Appender {
+    pub(crate) transaction: SessionTransaction,
+    /// The table's name.
+    pub(crate) table: String,
+    /// The table's columns.
+    pub(crate) schema: SchemaRef,
+    /// The table's column of each of the data's.
+    pub(crate) targets: Vec<usize>,
+    /// The default of each of the table's columns, one value long; `None` is NULL.
+    pub(crate) defaults: Vec<Option<ArrayRef>>,
+    /// Over the table's columns: which rows are taken.
+    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+    /// How many rows were stored.
+    pub(crate) rows: u64,
+}
+
+impl Appender {
+    /// The table's field of a column of the data.
+    pub fn field(&self, column: usize) -> &Field {
+        self.schema.field(self.targets[column])
+    }
+
+    /// The default of a column of the data.
+    pub fn default(&self, column: usize) -> Option<&ArrayRef> {
+        self.defaults[self.targets[column]].as_ref()
+    }
+
+    /// Stores a chunk.
+    ///
+    /// # Errors
+    /// 23502, 22001, what the WHERE answers, and what the store answers; the detail says in which line.
+    pub fn store(&mut self, chunk: Chunk) -> Result<(), SqlError> {
+        let count = chunk.places.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let batch = match self.prepare(&chunk.columns, count) {
+            Ok(batch) => batch,
+            Err(error) => return Err(self.placed(error, &chunk)),
+        };
+        let kept = batch.num_rows() as u64;
+        if kept > 0 {
+            self.transaction.change(|transaction| transaction.append(&self.table, &batch))?;
+        }
+        self.rows += kept;
+        Ok(())
+    }
+
+    /// The chunk's rows as rows of the table.
+    fn prepare(&self, given: &[ArrayRef], count: usize) -> Result<RecordBatch, SqlError> {
+        let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
+        for (target, column) in self.targets.iter().zip(given) {
+            columns[*target] = Some(column.clone());
+        }
+        let mut whole = Vec::with_capacity(columns.len());
+        for ((column, default), field) in
+            columns.into_iter().zip(&self.defaults).zip(self.schema.fields())
+        {
+            whole.push(match (column, default) {
+                (Some(column), _) => column,
+                (None, Some(default)) => repeated(default, count)?,
+                (None, None) => arrow::array::new_null_array(field.data_type(), count),
+            });
+        }
+        let fields: Vec<Field> = self
+            .schema
+            .fields()
+            .iter()
+            .zip(&whole)
+            .map(|(field, column)| Field::new(field.name(), column.data_type().clone(), true))
+            .collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let batch =
+            RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), whole, &options)
+                .map_err(arrow_error)?;
+        let batch = rowset::conform(&batch, &self.schema)?;
+        let batch = match &self.filter {
+            Some(filter) => wanted(filter.as_ref(), &batch)?,
+            None => batch,
+        };
+        for (column, field) in batch.columns().iter().zip(self.schema.fields()) {
+            if !field.is_nullable() && column.logical_null_count() > 0 {
+                return Err(crate::error::storage_error(thanosql_storage::StorageError::NotNull {
+                    table: self.table.clone(),
+                    column: field.name().clone(),
+                }));
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The error with the place of the first row that has it.
+    fn placed(&self, error: SqlError, chunk: &Chunk) -> SqlError {
+        let alone = |row: usize| -> Vec<ArrayRef> {
+            chunk.columns.iter().map(|column| column.slice(row, 1)).collect()
+        };
+        for row in 0..chunk.places.len() {
+            if let Err(error) = self.prepare(&alone(row), 1) {
+                return placed(error, &self.table, &chunk.places.of(row), None);
+            }
+        }
+        error
+    }
+}
+
+/// Says where an error is, unless it says more already: `COPY t, line 7, column a`.
+pub fn placed(error: SqlError, table: &str, place: &str, column: Option<&str>) -> SqlError {
+    let mut context = format!("COPY {table}, {place}");
+    if let Some(column) = column {
+        context.push_str(&format!(", column {column}"));
+    }
+    match &error.detail {
+        Some(detail) => {
+            let detail = format!("{detail}\n{context}");
+            error.with_detail(detail)
+        }
+        None => error.with_detail(context),
+    }
+}
+
+/// A value so many times.
+pub fn repeated(value: &ArrayRef, count: usize) -> Result<ArrayRef, SqlError> {
+    take(value, &UInt32Array::from(vec![0; count]), None).map_err(arrow_error)
+}
+
+/// The rows for which a condition is true.
+fn wanted(filter: &dyn PhysicalExpr, batch: &RecordBatch) -> Result<RecordBatch, SqlError> {
+    let values = filter
+        .evaluate(batch)
+        .and_then(|values| values.into_array(batch.num_rows()))
+        .map_err(|error| datafusion_error(error, None))?;
+    let Some(keep) = values.as_boolean_opt() else {
+        return Err(SqlError::new(
+            SqlState::DATATYPE_MISMATCH,
+            "argument of WHERE must be type boolean",
+        ));
+    };
+    let keep = match keep.nulls() {
+        Some(_) => prep_null_mask_filter(keep),
+        None => keep.clone(),
+    };
+    filter_record_batch(batch, &keep).map_err(arrow_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::DataType;
+    use thanosql_storage::{Store, StoreOptions};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    async fn appender(folder: &std::path::Path) -> Appender {
+        let options = StoreOptions { sled_cache_bytes: 1 << 20, column_cache_bytes: 1 << 20 };
+        let store = Store::open(folder, options).unwrap();
+        let transaction = SessionTransaction::new(store, Arc::default());
+        transaction.write("t", None, &CancellationToken::new()).await.unwrap();
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("a", DataType::Int64, false),
+            Field::new("b", DataType::Utf8, true),
+            Field::new("c", DataType::Int64, true),
+        ]));
+        transaction
+            .change(|transaction| transaction.create_table("t", schema.clone()).map(|_| ()))
+            .unwrap();
+        Appender {
+            transaction,
+            table: "t".to_string(),
+            schema,
+            targets: vec![2, 0],
+            defaults: vec![None, Some(Arc::new(StringArray::from(vec!["x"]))), None],
+            filter: None,
+            rows: 0,
+        }
+    }
+
+    fn integers(values: Vec<Option<i64>>) -> ArrayRef {
+        Arc::new(Int64Array::from(values))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn columns_that_are_missing_get_their_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut appender = appender(folder.path()).await;
+        let columns = vec![integers(vec![None, Some(7)]), integers(vec![Some(1), Some(2)])];
+        appender.store(Chunk { columns, places: Places::Rows { first: 1, count: 2 } }).unwrap();
+        assert_eq!(appender.rows, 2);
+        let table = appender.transaction.snapshot().table("t").unwrap();
+        let batch = table.read_group(0, None).unwrap();
+        assert_eq!(batch.column(0).as_ref(), integers(vec![Some(1), Some(2)]).as_ref());
+        assert_eq!(batch.column(1).as_string::<i32>().value(1), "x");
+        assert_eq!(batch.column(2).as_ref(), integers(vec![None, Some(7)]).as_ref());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_first_bad_row_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut appender = appender(folder.path()).await;
+        let columns =
+            vec![integers(vec![Some(7), None, Some(8)]), integers(vec![Some(1), Some(2), None])];
+        let chunk = Chunk { columns, places: Places::Lines(vec![2, 3, 5]) };
+        let error = appender.store(chunk).unwrap_err();
+        assert_eq!(error.code, SqlState::NOT_NULL_VIOLATION);
+        assert!(error.detail.unwrap().ends_with("COPY t, line 5"));
+        assert_eq!(appender.rows, 0);
+    }
+}

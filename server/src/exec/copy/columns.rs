@@ -1,0 +1,105 @@
+//! Texts on their way to columns: what both COPYs do with the values of a line.
+
+use arrow::array::{Array as _, ArrayRef, BooleanArray, StringArray, StringBuilder};
+use arrow::compute::kernels::zip::zip;
+use arrow::datatypes::DataType;
+use thanosql_protocol::SqlError;
+
+use super::text::Cell;
+use crate::error::{arrow_error, datafusion_error};
+use crate::exec::append::repeated;
+use crate::plan::coerce::read_column;
+
+/// The values of one column, until there are enough of them.
+#[derive(Debug, Default)]
+pub(crate) struct CellColumn {
+    texts: StringBuilder,
+    /// The rows that asked for the default.
+    defaulted: Vec<usize>,
+    rows: usize,
+}
+
+/// A value that is none of its column's type.
+#[derive(Debug)]
+pub(crate) struct BadCell {
+    /// Its row.
+    pub(crate) row: usize,
+    pub(crate) error: SqlError,
+}
+
+impl CellColumn {
+    pub(crate) fn push(&mut self, cell: &Cell) {
+        match cell {
+            Cell::Null => self.texts.append_null(),
+            Cell::Default => {
+                self.texts.append_null();
+                self.defaulted.push(self.rows);
+            }
+            Cell::Text(text) => self.texts.append_value(text),
+        }
+        self.rows += 1;
+    }
+
+    /// The values so far as a column of a type, where `default` is what the rows get that asked for it. Begins anew.
+    pub(crate) fn take(
+        &mut self,
+        data_type: &DataType,
+        default: Option<&ArrayRef>,
+    ) -> Result<ArrayRef, BadCell> {
+        let texts = self.texts.finish();
+        let defaulted = std::mem::take(&mut self.defaulted);
+        let rows = std::mem::take(&mut self.rows);
+        let column = read(&texts, data_type)?;
+        let Some(default) = default.filter(|_| !defaulted.is_empty()) else { return Ok(column) };
+        let mut mask = vec![false; rows];
+        for row in &defaulted {
+            mask[*row] = true;
+        }
+        let whole = |error| BadCell { row: defaulted[0], error };
+        let default = repeated(default, rows).map_err(whole)?;
+        zip(&BooleanArray::from(mask), &default, &column).map_err(|error| whole(arrow_error(error)))
+    }
+}
+
+fn read(texts: &StringArray, data_type: &DataType) -> Result<ArrayRef, BadCell> {
+    read_column(texts, data_type).map_err(|error| {
+        let first = (0..texts.len())
+            .find_map(|row| read_column(&texts.slice(row, 1), data_type).err().map(|e| (row, e)));
+        let (row, error) = first.unwrap_or((0, error));
+        BadCell { row, error: datafusion_error(error, None) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use thanosql_protocol::SqlState;
+
+    use super::*;
+
+    fn filled(cells: &[Cell]) -> CellColumn {
+        let mut column = CellColumn::default();
+        cells.iter().for_each(|cell| column.push(cell));
+        column
+    }
+
+    #[test]
+    fn defaults_stand_where_they_were_asked_for() {
+        let mut column = filled(&[Cell::Text("1".into()), Cell::Default, Cell::Null]);
+        let default: ArrayRef = Arc::new(Int64Array::from(vec![9]));
+        let values = column.take(&DataType::Int64, Some(&default)).unwrap();
+        let expect = Int64Array::from(vec![Some(1), Some(9), None]);
+        assert_eq!(values.as_ref(), &expect as &dyn arrow::array::Array);
+        assert_eq!(column.take(&DataType::Int64, None).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn the_bad_value_is_found() {
+        let mut column =
+            filled(&[Cell::Text("1".into()), Cell::Text("2".into()), Cell::Text("x".into())]);
+        let bad = column.take(&DataType::Int64, None).unwrap_err();
+        assert_eq!((bad.row, bad.error.code), (2, SqlState::INVALID_TEXT_REPRESENTATION));
+    }
+}

@@ -1,0 +1,189 @@
+//! GET THANOSQL DATASET and LIST THANOSQL MODEL against an HTTP server of the test's own.
+//!
+//! The hashes of MNIST are constants of the product, so its files must be the real ones: the test that fetches them whole
+//! runs where THANOSQL_MNIST_DIR names a folder with the four .gz files. All else needs nothing.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, too, may end a test
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use thanosql_tests::{TestServer, failure, rows, state_of, value};
+
+/// A server of a folder's files, which remembers what it was asked for.
+struct Files {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Files {
+    fn serve(folder: &Path) -> Files {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (folder, log) = (folder.to_owned(), asked.clone());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                answer(&mut stream, &folder, &log);
+            }
+        });
+        Files { url, asked }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+fn answer(stream: &mut TcpStream, folder: &Path, log: &Mutex<Vec<String>>) {
+    let mut lines = BufReader::new(&*stream).lines().map_while(Result::ok);
+    let first = lines.next().unwrap_or_default();
+    let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let _ = lines.take_while(|line| !line.is_empty()).count();
+    log.lock().unwrap().push(path.clone());
+    let (status, body) = match std::fs::read(folder.join(path)) {
+        Ok(body) => ("200 OK", body),
+        Err(_) => ("404 Not Found", Vec::new()),
+    };
+    let head =
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let _ = stream.write_all(head.as_bytes());
+    let _ = stream.write_all(&body);
+}
+
+/// A server over fresh folders, with flags.
+fn start(folder: &Path, flags: &[&str]) -> TestServer {
+    let data = folder.join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    TestServer::start_on(env!("CARGO_BIN_EXE_thanosql"), &folder.join("store"), &data, flags)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mnist_of_somebody_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let published = folder.path().join("published");
+    std::fs::create_dir(&published).unwrap();
+    let files = Files::serve(&published);
+    let server = start(folder.path(), &["--dataset-url", &files.url]);
+    let client = server.connect().await;
+    let get = "GET THANOSQL DATASET mnist_data";
+    assert_eq!(failure(&client, get).await, "58P01");
+    std::fs::write(published.join("train-images-idx3-ubyte.gz"), b"no images at all").unwrap();
+    assert_eq!(failure(&client, get).await, "XX001");
+    assert_eq!(files.asked(), 2);
+    assert_eq!(failure(&client, "SELECT * FROM mnist_data").await, "42P01");
+    let fetched = "SELECT fetched FROM thanosql.datasets WHERE name = 'mnist_data'";
+    assert_eq!(value(&client, fetched).await.as_deref(), Some("f"));
+    let source = "SELECT source FROM (LIST THANOSQL DATASET) WHERE name = 'mnist_data'";
+    assert_eq!(value(&client, source).await, Some(files.url.clone()));
+    // Preparing asks nobody.
+    client.prepare(get).await.unwrap();
+    assert_eq!(files.asked(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_addresses_the_settings_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), &["--dataset-url", "off"]);
+    let client = server.connect().await;
+    let error = client.simple_query("GET THANOSQL DATASET mnist_data").await.unwrap_err();
+    assert_eq!(state_of(&error), "55000");
+    assert!(error.as_db_error().unwrap().hint().unwrap().contains("dataset_url"));
+    assert!(rows(&client, "LIST THANOSQL MODEL").await.is_empty());
+    let error = client.simple_query("GET THANOSQL DATASET mnist_dat").await.unwrap_err();
+    assert_eq!(state_of(&error), "42704");
+    assert!(error.as_db_error().unwrap().hint().unwrap().contains("mnist_data"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_models_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let published = folder.path().join("published");
+    std::fs::create_dir(&published).unwrap();
+    let files = Files::serve(&published);
+    let url = format!("{}/index.json", files.url);
+    let server = start(folder.path(), &["--model-url", &url]);
+    let client = server.connect().await;
+    assert_eq!(failure(&client, "LIST THANOSQL MODEL").await, "58P01");
+    std::fs::write(published.join("index.json"), "{").unwrap();
+    assert_eq!(failure(&client, "LIST THANOSQL MODEL").await, "22P02");
+    let hash = "0".repeat(64);
+    let index = format!(
+        r#"[{{"name": "숫자", "file": "digits.safetensors", "sha256": "{hash}", "bytes": 7, "description": "digits"}},
+            {{"name": "other", "file": "other.safetensors", "sha256": "{hash}"}}]"#
+    );
+    std::fs::write(published.join("index.json"), index).unwrap();
+    let listed =
+        rows(&client, "SELECT name, description, source, bytes FROM (LIST THANOSQL MODEL)").await;
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        listed,
+        [
+            vec![
+                text("숫자"),
+                text("digits"),
+                Some(format!("{}/digits.safetensors", files.url)),
+                text("7")
+            ],
+            vec![text("other"), None, Some(format!("{}/other.safetensors", files.url)), None],
+        ]
+    );
+    // It is a table like any other, and is read only when rows are wanted.
+    let asked = files.asked();
+    client.prepare("SELECT * FROM (LIST THANOSQL MODEL)").await.unwrap();
+    rows(&client, "EXPLAIN SELECT * FROM (LIST THANOSQL MODEL)").await;
+    assert_eq!(files.asked(), asked);
+    let count =
+        "WITH m AS (LIST THANOSQL MODEL) SELECT count(*) FROM m JOIN m AS n ON m.name = n.name";
+    assert_eq!(value(&client, count).await.as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mnist_is_fetched_and_becomes_a_table() {
+    let Some(real) = std::env::var_os("THANOSQL_MNIST_DIR").map(PathBuf::from) else {
+        eprintln!("not run: THANOSQL_MNIST_DIR names no folder with MNIST's four .gz files");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::serve(&real);
+    let server = start(folder.path(), &["--dataset-url", &files.url]);
+    let client = server.connect().await;
+    let start = Instant::now();
+    client.simple_query("GET THANOSQL DATASET mnist_data").await.unwrap();
+    eprintln!("MNIST was fetched and stored in {:?}", start.elapsed());
+    assert_eq!(files.asked(), 4);
+    let table = "SELECT count(*), count(DISTINCT label), min(label), max(label), count(DISTINCT img_path) FROM mnist_data";
+    let counts: Vec<String> = rows(&client, table).await[0].iter().flatten().cloned().collect();
+    assert_eq!(counts, ["60000", "10", "0", "9", "60000"]);
+    // The first image of MNIST is a five, the second a zero.
+    let first = "SELECT label, filename FROM mnist_data WHERE filename IN ('0.jpg', '1.jpg') ORDER BY filename";
+    assert_eq!(
+        rows(&client, first).await,
+        [
+            [Some("5".to_owned()), Some("0.jpg".to_owned())],
+            [Some("0".to_owned()), Some("1.jpg".to_owned())]
+        ]
+    );
+    let printed = "SELECT media_type, width, height FROM (PRINT IMAGE OPTIONS (limit=1) AS SELECT img_path FROM mnist_data)";
+    assert_eq!(
+        rows(&client, printed).await[0],
+        [Some("image/jpeg".to_owned()), Some("28".to_owned()), Some("28".to_owned())]
+    );
+    let path = value(&client, "SELECT img_path FROM mnist_data LIMIT 1").await.unwrap();
+    let dataset = Path::new(&path).parent().unwrap().parent().unwrap().to_owned();
+    assert_eq!(std::fs::read_dir(dataset.join("test")).unwrap().count(), 10_000);
+    assert!(
+        dataset.join("mnist_dataset.csv").is_file() && dataset.join("mnist_test.csv").is_file()
+    );
+    let fetched = "SELECT fetched, rows FROM (LIST THANOSQL DATASET) WHERE name = 'mnist_data'";
+    assert_eq!(rows(&client, fetched).await[0], [Some("t".to_owned()), Some("60000".to_owned())]);
+    assert_eq!(failure(&client, "GET THANOSQL DATASET mnist_data").await, "42P07");
+    // The files are there: the table is made from them, and nobody is asked.
+    client.simple_query("DROP TABLE mnist_data").await.unwrap();
+    client.simple_query("GET THANOSQL DATASET mnist_data").await.unwrap();
+    assert_eq!(files.asked(), 4);
+    assert_eq!(value(&client, "SELECT count(*) FROM mnist_data").await.as_deref(), Some("60000"));
+}
