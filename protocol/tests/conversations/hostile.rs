@@ -3,7 +3,7 @@
 use thanosql_protocol::ProtocolOptions;
 
 use crate::mock;
-use crate::raw::{RawClient, code_of, cstring, message, startup};
+use crate::raw::{RawClient, bind, code_of, cstring, execute, message, parse, startup, sync};
 
 #[tokio::test]
 async fn startup_packets_that_are_none() {
@@ -82,6 +82,65 @@ async fn malformed_bodies_are_errors_of_their_message_alone() {
     client.send(&message(b'Q', b"done '\xff'\0")).await;
     assert_eq!(code_of(&client.answer().await[0]), "22021");
     assert_eq!(client.query("done A").await, ["C A", "Z I"]);
+}
+
+/// Bind says how many values it has and how long they are; every claim that is not kept is an error of that message, and
+/// everything up to Sync is passed over.
+#[tokio::test]
+async fn a_bind_that_is_cut_short_harms_nobody() {
+    let server = mock::start().await;
+    let mut client = RawClient::connect(server.address).await;
+    let sound = bind("", "", &[Some(b"ab"), None], &[0], &[0]);
+    let sound = &sound[5..];
+    let mut bodies: Vec<Vec<u8>> = (0..sound.len()).map(|end| sound[..end].to_vec()).collect();
+    bodies.push([sound, b"x"].concat());
+    // Longer than the message, negative, and more values than there are.
+    bodies.push(b"\0\0\0\0\0\x01\x7f\xff\xff\xff\0\0".to_vec());
+    bodies.push(b"\0\0\0\0\0\x01\xff\xff\xff\xfe\0\0".to_vec());
+    bodies.push(b"\0\0\0\0\xff\xff".to_vec());
+    bodies.push(b"\0\0\xff\xff".to_vec());
+    for body in bodies {
+        let messages =
+            [parse("", "done A", &[]), message(b'B', &body), execute("", 0), sync()].concat();
+        client.send(&messages).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.len(), 3, "{body:?}: {answer:?}");
+        assert_eq!(code_of(&answer[1]), "08P01", "{body:?}: {answer:?}");
+        assert!(answer[1].starts_with("E S=ERROR"), "{answer:?}");
+        assert_eq!(answer[2], "Z I");
+    }
+    assert_eq!(client.query("done A").await, ["C A", "Z I"]);
+}
+
+/// Before a client has said who it is, its messages are short.
+#[tokio::test]
+async fn a_password_of_any_length_is_not_waited_for() {
+    let options = ProtocolOptions {
+        trust_loopback: false,
+        users: vec![thanosql_protocol::User {
+            name: "anna".to_owned(),
+            secret: thanosql_protocol::Secret::Password("secret".to_owned()),
+        }],
+        ..ProtocolOptions::default()
+    };
+    let server = mock::start_with(options).await;
+    for bytes in [
+        &b"p\x7f\xff\xff\xff"[..],
+        b"p\xff\xff\xff\xff",
+        b"p\0\0\0\x03",
+        b"p\0\x01\0\0",
+        b"Q\0\0\0\x0edone A\0\0\0\0",
+        b"!\0\0\0\x04",
+    ] {
+        let mut client = RawClient::silent(server.address).await;
+        client.send(&startup(3 << 16, &[("user", "anna")])).await;
+        assert!(client.message().await.is_some_and(|(kind, _)| kind == b'R'));
+        client.send(bytes).await;
+        let answer = client.answer().await;
+        assert_eq!(code_of(&answer[0]), "08P01", "{bytes:?}: {answer:?}");
+        assert_eq!(answer[1], "closed");
+    }
+    assert!(!server.events.all().iter().any(|event| event.starts_with("connect")));
 }
 
 /// A generator of numbers that are the same in every run.
