@@ -49,9 +49,9 @@ pub use fragment::{parse_expression, view_definition};
 pub use option_reader::Reader as OptionReader;
 pub use options::{
     BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
-    ExportModelOptions, GetDatasetOptions, IfExists, OnError, OptionEntry, OptionValue, Options,
-    Parameters, PathType, PrintFormat, PrintOptions, SearchInput, SearchOptions,
-    UploadModelOptions,
+    ExportModelOptions, GetDatasetOptions, GetModelOptions, IfExists, OnError, OptionEntry,
+    OptionValue, Options, Parameters, PathType, PrintFormat, PrintOptions, SearchInput,
+    SearchOptions, UploadModelOptions,
 };
 pub use source::position_of;
 pub use suggest::closest;
