@@ -154,7 +154,7 @@ fn forms() -> Vec<Form> {
         rows_form(
             "FUNCTION compute.similarity",
             options::SIMILARITY,
-            "src_table = 'e' , emb_col = 'm_simclr'",
+            "src_table = 'e' , emb_col = 'm_simclr' , src_label_col = 'image'",
             "AS SELECT * FROM e LIMIT 4",
         ),
     ]
