@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use thanosql_tests::{TestServer, failure, rows, state_of, value};
+use sha2::{Digest as _, Sha256};
+use thanosql_tests::{TestServer, describe, failure, rows, state_of, value};
 
 /// A server of a folder's files, which remembers what it was asked for.
 struct Files {
@@ -139,6 +140,94 @@ async fn an_index_of_models_is_listed() {
     let count =
         "WITH m AS (LIST THANOSQL MODEL) SELECT count(*) FROM m JOIN m AS n ON m.name = n.name";
     assert_eq!(value(&client, count).await.as_deref(), Some("2"));
+}
+
+/// An index of one model of each name, all of the same file.
+fn index_of(names: &[&str], file: &[u8]) -> String {
+    let hash: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let entries: Vec<String> = names
+        .iter()
+        .map(|name| {
+            let bytes = file.len();
+            format!(r#"{{"name": "{name}", "file": "m.safetensors", "sha256": "{hash}", "bytes": {bytes}}}"#)
+        })
+        .collect();
+    format!("[{}]", entries.join(","))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_model_is_fetched_checked_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let published = folder.path().join("published");
+    std::fs::create_dir(&published).unwrap();
+    let files = Files::serve(&published);
+    let url = format!("{}/index.json", files.url);
+    let server = start(folder.path(), &["--model-url", &url]);
+    let digits = thanosql_ml::digits::write_dataset(&server.data.join("digits"), 40, 4, 7).unwrap();
+    let client = server.connect().await;
+    let run = async |sql: String| {
+        let outcome = client.batch_execute(&sql).await;
+        outcome.unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)));
+    };
+    run(format!("COPY d FROM '{}'", digits.table.display())).await;
+    run("BUILD MODEL origin USING SimCLR OPTIONS (max_epochs=1, batch_size=20, seed=1) AS SELECT * FROM d".to_owned()).await;
+    let file = server.data.join("m.safetensors");
+    run(format!("EXPORT MODEL origin TO '{}'", file.display())).await;
+    let model = std::fs::read(&file).unwrap();
+    let publish = |names: &[&str], bytes: &[u8], expected: &[u8]| {
+        std::fs::write(published.join("m.safetensors"), bytes).unwrap();
+        std::fs::write(published.join("index.json"), index_of(names, expected)).unwrap();
+    };
+    // No index, no file, another file, a file that is no model, a model that is not published.
+    assert_eq!(failure(&client, "GET THANOSQL MODEL digits").await, "58P01");
+    publish(&["digits", "숫자"], &model[1..], &model);
+    assert_eq!(failure(&client, "GET THANOSQL MODEL digits").await, "XX001");
+    publish(&["digits", "숫자"], b"no model", b"no model");
+    assert_eq!(failure(&client, "GET THANOSQL MODEL digits").await, "22P03");
+    publish(&["digits", "숫자"], &model, &model);
+    let error = client.simple_query("GET THANOSQL MODEL digit").await.unwrap_err();
+    assert_eq!(state_of(&error), "42704");
+    assert!(error.as_db_error().unwrap().hint().unwrap().contains("digits"));
+    assert_eq!(value(&client, "SELECT count(*) FROM (LIST MODEL)").await.as_deref(), Some("1"));
+    // Preparing asks nobody and makes nothing.
+    let asked = files.asked();
+    client.prepare("GET THANOSQL MODEL digits").await.unwrap();
+    assert_eq!(files.asked(), asked);
+
+    run("GET THANOSQL MODEL digits".to_owned()).await;
+    run("GET THANOSQL MODEL 숫자 OPTIONS (model_name='mine')".to_owned()).await;
+    assert_eq!(failure(&client, "GET THANOSQL MODEL digits").await, "42710");
+    assert_eq!(
+        failure(&client, "GET THANOSQL MODEL 숫자 OPTIONS (model_name='mine', overwrite=False)")
+            .await,
+        "42710"
+    );
+    run("GET THANOSQL MODEL digits OPTIONS (overwrite=True)".to_owned()).await;
+    let listed =
+        rows(&client, "SELECT name, class_name, version FROM (LIST MODEL) ORDER BY name").await;
+    let names: Vec<String> = listed
+        .iter()
+        .map(|row| row.iter().flatten().cloned().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(names, ["digits SimCLR 2", "mine SimCLR 1", "origin SimCLR 1"]);
+    // It sees what the model that was published sees.
+    let folder_of_images = digits.folder.join("test").display().to_string();
+    for model in ["mine", "origin"] {
+        run(format!("CREATE TABLE by_{model} USING {model} FROM '{folder_of_images}'")).await;
+    }
+    let same = "SELECT count(*) FROM by_mine AS m JOIN by_origin AS o ON m.image = o.image \
+                WHERE cosine_similarity(m.mine_simclr, o.origin_simclr) > 0.99999";
+    assert_eq!(value(&client, same).await.as_deref(), Some("4"));
+    // In a transaction it goes with the rest.
+    run("BEGIN; GET THANOSQL MODEL digits OPTIONS (model_name='passing'); ROLLBACK".to_owned())
+        .await;
+    assert_eq!(value(&client, "SELECT count(*) FROM (LIST MODEL)").await.as_deref(), Some("3"));
+    let without = folder.path().join("without");
+    let server = start(&without, &[]);
+    let client = server.connect().await;
+    let error = client.simple_query("GET THANOSQL MODEL digits").await.unwrap_err();
+    assert_eq!(state_of(&error), "55000");
+    assert!(error.as_db_error().unwrap().hint().unwrap().contains("model_url"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

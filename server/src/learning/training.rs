@@ -165,8 +165,9 @@ pub(crate) fn finish(job: &LiveJob, shared: &Shared, outcome: Result<(), SqlErro
         }
         shared.forget_old_jobs();
     }
-    job.update(|live| *live = record.clone());
+    // Whoever waits for the job hears of its end when it is no longer one that could be cancelled.
     shared.live().remove(&record.id);
+    job.update(|live| *live = record);
 }
 
 fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), SqlError> {

@@ -3,7 +3,7 @@
 //! | statement | rows |
 //! | --- | --- |
 //! | `compute.groupby_emb_mean` | `SELECT label, avg(emb) GROUP BY label`: a row a label, the label first; a NULL is a label too |
-//! | `compute.similarity` | the query's columns; then `<result_col>`, the label of a near row, `<result_col>_score`, their cosine similarity, and `<result_col>_rank`, from 1: `top_k` rows a row, nearest first |
+//! | `compute.similarity` | the query's columns; then `<result_col>_label`, the label of a near row, `<result_col>`, their cosine similarity, and `<result_col>_rank`, from 1: `top_k` rows a row, nearest first |
 //!
 //! A row whose vector is NULL has no near row: it stays, with NULLs.
 
@@ -159,8 +159,8 @@ fn plan_similarity(
     let k = usize::try_from(given.top_k).unwrap_or(usize::MAX);
     let context = Arc::new(NearestContext::new(source, state.clone(), k, scope.cancel.clone()));
     let names = [
+        format!("{}_label", given.result_col),
         given.result_col.clone(),
-        format!("{}_score", given.result_col),
         format!("{}_rank", given.result_col),
     ];
     let column = |index| Expr::Column(Column::from(schema.qualified_field(index)));

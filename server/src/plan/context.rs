@@ -31,6 +31,7 @@ use crate::catalog::system::TEMPORARY_SCHEMA;
 use crate::catalog::table::StoredTable;
 use crate::error::{through_datafusion, undefined_table};
 use crate::exec::dml::is_temporary_schema;
+use crate::learning::OnError;
 use crate::sql;
 
 /// The planner's view of one statement.
@@ -201,6 +202,9 @@ impl ContextProvider for Context<'_> {
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         // Built-in functions may be called by their schema.
         let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
+        if name == "embed" {
+            return Some(Arc::new(self.scope.embed(OnError::Fail, None)));
+        }
         self.scope.functions.get(name).or_else(|| self.state.scalar_functions().get(name)).cloned()
     }
 

@@ -279,7 +279,7 @@ impl ClientSession {
             Statement::UploadModel(upload) => {
                 self.upload_model(parsed, upload, parameters, control).await
             }
-            Statement::GetModel(_) => Err(not_yet("GET THANOSQL MODEL")),
+            Statement::GetModel(get) => self.get_model(parsed, get, parameters, control).await,
             Statement::Explain(explain) => self.explain(parsed, explain, parameters, control).await,
             Statement::DeclareCursor(declare) => {
                 self.declare_cursor(parsed, declare, parameters, control).await

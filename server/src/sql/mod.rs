@@ -49,9 +49,9 @@ pub use fragment::{parse_expression, view_definition};
 pub use option_reader::Reader as OptionReader;
 pub use options::{
     BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
-    EvaluateOptions, ExportModelOptions, GetDatasetOptions, GroupbyEmbMeanOptions, IfExists,
-    OnError, OptionEntry, OptionValue, Options, Parameters, PathType, PredictOptions, PrintFormat,
-    PrintOptions, SearchInput, SearchOptions, SimilarityOptions, UploadModelOptions,
+    EvaluateOptions, ExportModelOptions, GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions,
+    IfExists, OnError, OptionEntry, OptionValue, Options, Parameters, PathType, PredictOptions,
+    PrintFormat, PrintOptions, SearchInput, SearchOptions, SimilarityOptions, UploadModelOptions,
 };
 pub use source::position_of;
 pub use suggest::closest;

@@ -1,4 +1,4 @@
-//! GET THANOSQL DATASET and the datasets that there are.
+//! GET THANOSQL DATASET and the datasets that there are; GET THANOSQL MODEL ([`models`]) and the models that are published.
 //!
 //! `digits_data` is drawn by the server. `mnist_data` is fetched from the configured address, where the four files of MNIST
 //! stand as their authors published them; whoever serves them, their content must have the known hashes. Either way
@@ -8,6 +8,7 @@
 //! write where it still does.
 
 mod download;
+mod models;
 pub(crate) mod published;
 
 use std::fs::File;
@@ -277,21 +278,22 @@ fn fetch_mnist(
             max_bytes: MNIST_MAX_BYTES,
             unpacked_bytes: Some(file.bytes),
         };
-        let mut last = Instant::now();
-        fetcher.fetch(
-            &in_folder(url, file.name),
-            &folder.join(file.name),
-            &expected,
-            stop,
-            &mut |have, total| {
-                if last.elapsed() >= NOTICE_INTERVAL {
-                    last = Instant::now();
-                    notices.send(Notice::new(progress(file.name, have, total)));
-                }
-            },
-        )?;
+        let address = in_folder(url, file.name);
+        let place = folder.join(file.name);
+        fetcher.fetch(&address, &place, &expected, stop, &mut tell(file.name, notices))?;
     }
     Ok(())
+}
+
+/// Tells a client now and then how far a download is.
+fn tell<'a>(name: &'a str, notices: &'a NoticeSender) -> impl FnMut(u64, Option<u64>) + 'a {
+    let mut last = Instant::now();
+    move |have, total| {
+        if last.elapsed() >= NOTICE_INTERVAL {
+            last = Instant::now();
+            notices.send(Notice::new(progress(name, have, total)));
+        }
+    }
 }
 
 /// `train-images-idx3-ubyte.gz: 3.1 of 9.9 MB`
