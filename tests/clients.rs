@@ -1,4 +1,4 @@
-//! Real clients: psql, psycopg, SQLAlchemy and asyncpg, against a real server.
+//! Real clients: psql, psycopg and SQLAlchemy, against a real server.
 
 use std::process::Command;
 

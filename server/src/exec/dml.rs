@@ -640,10 +640,7 @@ fn assigned_values(
         let value = if is_default(value) {
             default_expression(field)?
         } else {
-            refuse_generated(
-                field,
-                format!("column \"{name}\" can only be updated to DEFAULT"),
-            )?;
+            refuse_generated(field, format!("column \"{name}\" can only be updated to DEFAULT"))?;
             value.clone()
         };
         if let Some(n) = placeholder(&value) {
