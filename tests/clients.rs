@@ -1,4 +1,4 @@
-//! Real clients: psql, psycopg, SQLAlchemy, asyncpg and PostgreSQL's JDBC driver, against a real server.
+//! Real clients: psql, psycopg, SQLAlchemy and PostgreSQL's JDBC driver, against a real server.
 
 use std::process::Command;
 

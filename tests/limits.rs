@@ -11,6 +11,10 @@ use tokio_postgres::{Client, NoTls};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_thanosql");
 
+/// A query that goes on until it is stopped.
+const ENDLESS: &str =
+    "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) SELECT count(*) FROM r";
+
 /// A server with flags, over fresh folders that live as long as the answer's second half.
 fn with_flags(flags: &[&str]) -> (TestServer, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -46,9 +50,9 @@ async fn one_connection_too_many() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_wants_more_memory_than_there_is() {
-    let (server, _folder) = with_flags(&["--query-memory-bytes", "2097152"]);
+    let (server, _folder) = with_flags(&["--query-memory-bytes", "16777216"]);
     let client = server.connect().await;
-    run(&client, "CREATE TABLE t AS SELECT g AS n, repeat('x', 100) AS x FROM generate_series(1, 100000) AS g").await;
+    run(&client, "CREATE TABLE t AS SELECT g AS n, repeat('x', 300) AS x FROM generate_series(1, 100000) AS g").await;
     run(&client, "BEGIN; DECLARE c SCROLL CURSOR FOR SELECT * FROM t").await;
     assert_eq!(failure(&client, "FETCH LAST FROM c").await, "53200");
     run(&client, "ROLLBACK").await;
@@ -74,14 +78,12 @@ async fn a_statement_over_its_limit() {
 async fn statements_that_are_stopped() {
     let (server, _folder) = with_flags(&[]);
     let client = server.connect().await;
-    let endless = "SELECT count(*) FROM generate_series(1, 200000) a, generate_series(1, 200000) b \
-                   WHERE a.a + b.b < 0";
     run(&client, "SET statement_timeout = '300ms'").await;
-    assert_eq!(failure(&client, endless).await, "57014");
+    assert_eq!(failure(&client, ENDLESS).await, "57014");
     run(&client, "RESET statement_timeout").await;
 
     let cancel = client.cancel_token();
-    let (outcome, ()) = tokio::join!(client.simple_query(endless), async {
+    let (outcome, ()) = tokio::join!(client.simple_query(ENDLESS), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         cancel.cancel_query(NoTls).await.unwrap();
     });
@@ -98,9 +100,7 @@ async fn statements_that_are_stopped() {
 async fn the_server_stops() {
     let (mut server, _folder) = with_flags(&[]);
     let client = server.connect().await;
-    let endless = "SELECT count(*) FROM generate_series(1, 200000) a, generate_series(1, 200000) b \
-                   WHERE a.a + b.b < 0";
-    let running = tokio::spawn(async move { client.simple_query(endless).await.unwrap_err() });
+    let running = tokio::spawn(async move { client.simple_query(ENDLESS).await.unwrap_err() });
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(tokio::task::block_in_place(|| server.terminate()), Some(0));
     let error = running.await.unwrap();
@@ -226,7 +226,7 @@ async fn a_flipped_byte_is_never_an_answer() {
     assert!(!files.is_empty(), "the store has no large file");
     let (mut refused, mut corrupt, mut unharmed) = (0, 0, 0);
     let copy = folder.path().join("copy");
-    for (file, whole) in files.iter().map(|file| (file, std::fs::read(file).unwrap())) {
+    for (file, whole) in files.iter().take(3).map(|file| (file, std::fs::read(file).unwrap())) {
         for part in 1..8 {
             let mut damaged = whole.clone();
             let at = damaged.len() / 8 * part;

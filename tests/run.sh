@@ -29,8 +29,8 @@ python=${THANOSQL_TEST_PYTHON:-}
 if [ -z "$python" ]; then
     environment="${XDG_CACHE_HOME:-$HOME/.cache}/thanosql-test-python"
     python="$environment/bin/python"
-    if ! "$python" -c 'import psycopg, yaml, sqlalchemy, asyncpg' 2>/dev/null; then
-        python3 -m venv "$environment" && "$environment/bin/pip" install --quiet 'psycopg[binary]' pyyaml sqlalchemy asyncpg \
+    if ! "$python" -c 'import psycopg, yaml, sqlalchemy' 2>/dev/null; then
+        python3 -m venv "$environment" && "$environment/bin/pip" install --quiet 'psycopg[binary]' pyyaml sqlalchemy \
             || { echo "cannot install psycopg and pyyaml"; exit 1; }
     fi
 fi

@@ -156,9 +156,14 @@ impl Wire {
             return Err(malformed(format!("invalid message length {claimed}")));
         };
         if length > limit {
+            // A statement or its values may well be meant so; no other message has a reason to be long.
+            let code = match kind {
+                b'Q' | b'P' | b'B' | b'd' => SqlState::PROGRAM_LIMIT_EXCEEDED,
+                _ => SqlState::PROTOCOL_VIOLATION,
+            };
             return Err(ReadFailure::Malformed(
                 SqlError::fatal(
-                    SqlState::PROTOCOL_VIOLATION,
+                    code,
                     format!("message of {length} bytes is over the limit of {limit} bytes"),
                 )
                 .with_hint("The server's setting max_message_bytes limits messages."),

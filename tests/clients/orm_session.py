@@ -1,10 +1,8 @@
 """What applications do with tables of their own: psycopg's nested transactions, named cursors and pipelines, SQLAlchemy's
-tables with keys and sequences, asyncpg's types. Usage: orm_session.py PORT"""
+tables with keys and sequences. Usage: orm_session.py PORT"""
 
-import asyncio
 import sys
 
-import asyncpg
 import psycopg
 import sqlalchemy as sa
 from psycopg.rows import dict_row
@@ -107,30 +105,4 @@ assert [column.name for column in reflected.primary_key] == ["id"]
 metadata.drop_all(engine)
 assert "users" not in sa.inspect(engine).get_table_names()
 
-
-async def asynchronous():
-    connection = await asyncpg.connect(host="127.0.0.1", port=int(port), user="tester", database="test")
-    await connection.execute("CREATE TABLE points (id int PRIMARY KEY, v vector(3))")
-    # asyncpg asks pg_type about a type that it does not know.
-    await connection.set_type_codec("vector", schema="public", encoder=str, decoder=lambda text: text)
-    await connection.execute("INSERT INTO points VALUES ($1, $2)", 1, "[1,2,3]")
-    row = await connection.fetchrow("SELECT id, v FROM points WHERE id = $1", 1)
-    assert row["v"] == "[1,2,3]", row
-    async with connection.transaction():
-        try:
-            async with connection.transaction():
-                await connection.execute("INSERT INTO points VALUES (1, NULL)")
-        except asyncpg.UniqueViolationError as error:
-            assert error.constraint_name == "points_pkey"
-        await connection.executemany("INSERT INTO points VALUES ($1, $2)", [(number, None) for number in range(2, 12)])
-        total = 0
-        async for row in connection.cursor("SELECT id FROM points", prefetch=3):
-            total += row["id"]
-        assert total == 66, total
-    assert await connection.fetchval("SELECT count(*) FROM points") == 11
-    await connection.reset()
-    await connection.close()
-
-
-asyncio.run(asynchronous())
 print("all checks passed")

@@ -49,7 +49,10 @@ async fn messages_that_are_none_close_the_connection() {
         let mut client = RawClient::connect(server.address).await;
         client.send(bytes).await;
         let answer = client.answer().await;
-        assert_eq!(code_of(&answer[0]), "08P01", "{bytes:?}");
+        // A statement over its limit has a code of its own.
+        let too_long = [&b"Q\x7f\xff\xff\xff"[..], b"Q\0\x01\x86\xa1"].contains(&bytes);
+        let code = if too_long { "54000" } else { "08P01" };
+        assert_eq!(code_of(&answer[0]), code, "{bytes:?}");
         assert!(answer[0].starts_with("E S=FATAL V=FATAL"), "{answer:?}");
         assert_eq!(answer[1], "closed");
     }
@@ -67,7 +70,7 @@ async fn a_client_that_sends_far_too_much_still_sees_why_it_was_refused() {
     let mut client = RawClient::connect(server.address).await;
     client.try_send(&message(b'Q', &vec![b'x'; 1_000_000])).await;
     let answer = client.answer().await;
-    assert_eq!(code_of(&answer[0]), "08P01", "{answer:?}");
+    assert_eq!(code_of(&answer[0]), "54000", "{answer:?}");
 }
 
 #[tokio::test]

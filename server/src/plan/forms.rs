@@ -119,14 +119,9 @@ impl VisitorMut for Forms {
             } => {
                 *expr = call(EXTRACT_SECONDS, vec![take(subject)]);
             }
-            Expr::Identifier(name) if name.quote_style.is_none() => {
+            Expr::Identifier(name) if is_function_without_parentheses(name) => {
                 let function = name.value.to_lowercase();
-                if matches!(
-                    function.as_str(),
-                    "current_schema" | "current_catalog" | "current_role" | "session_user" | "user"
-                ) {
-                    *expr = call(&function, Vec::new());
-                }
+                *expr = call(&function, Vec::new());
             }
             Expr::BinaryOp { left, op: BinaryOperator::PGStartsWith, right } => {
                 *expr = call("starts_with", vec![take(left), take(right)]);
@@ -179,6 +174,15 @@ impl VisitorMut for Forms {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// `current_schema` and its kin: reserved words that call a function.
+pub(super) fn is_function_without_parentheses(name: &Ident) -> bool {
+    name.quote_style.is_none()
+        && matches!(
+            name.value.to_lowercase().as_str(),
+            "current_schema" | "current_catalog" | "current_role" | "session_user" | "user"
+        )
 }
 
 fn tuples_equal(left: &[Expr], right: &[Expr]) -> Option<Expr> {

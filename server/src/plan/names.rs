@@ -20,6 +20,7 @@ use sqlparser::ast::{
     VisitorMut,
 };
 
+use super::forms::is_function_without_parentheses;
 use crate::sql::fold;
 
 /// Between a name and what makes it unique. No name that a client types holds it.
@@ -167,6 +168,8 @@ fn is_wildcard(item: &SelectItem) -> bool {
 /// The path of a column that has its name by itself.
 fn plain_column(expr: &Expr) -> Option<Vec<String>> {
     let path = match expr {
+        // They look like columns, and are calls.
+        Expr::Identifier(ident) if is_function_without_parentheses(ident) => return None,
         Expr::Identifier(ident) => vec![fold(ident)],
         Expr::CompoundIdentifier(parts) => parts.iter().map(fold).collect(),
         _ => return None,
@@ -238,7 +241,6 @@ fn named(expr: &Expr) -> Option<Named> {
     }
 }
 
-/// Functions that the standard writes without parentheses reach this as identifiers or as functions.
 fn function_name(function: &Function) -> Option<String> {
     function.name.0.last().and_then(ObjectNamePart::as_ident).map(fold)
 }
@@ -359,7 +361,7 @@ mod tests {
             ("ARRAY[1, 2]", "array"),
             ("extract(year FROM a)", "extract"),
             ("trim(a)", "btrim"),
-            ("trim(leading FROM a)", "ltrim"),
+            ("trim(leading 'x' FROM a)", "ltrim"),
             ("substring(a FROM 1)", "substring"),
             ("position('a' IN b)", "position"),
             ("overlay(a placing 'b' FROM 1)", "overlay"),

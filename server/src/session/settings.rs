@@ -5,7 +5,7 @@
 //! accessors; the others are kept because clients set them and read them back, and they have one meaning here whatever their value:
 //! each of those says so in its description.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use thanosql_protocol::types::{
@@ -295,7 +295,8 @@ impl Settings {
 
     /// Goes back to what the settings were at some moment; clients hear of what changes by it.
     pub fn restore(&mut self, then: &Settings) {
-        let keys: Vec<String> = self.values.keys().chain(then.values.keys()).cloned().collect();
+        let keys: BTreeSet<String> =
+            self.values.keys().chain(then.values.keys()).cloned().collect();
         let changed: Vec<String> =
             keys.into_iter().filter(|key| self.values.get(key) != then.values.get(key)).collect();
         self.values.clone_from(&then.values);

@@ -18,6 +18,7 @@
 //! | `FROM generate_series(a, b) s`, `unnest(x) s` | `UNNEST(...) s (s)` |
 //! | `c.tableoid`, `c.xmin` | the relation's OID, a constant: system columns of the system's relations |
 //! | `(x).field` | `(x).'field'` |
+//! | `con.confkey[1]` | the element of the column, not of a value called `con` |
 //! | `indkey[0]` | `indkey[1]`: vectors of PostgreSQL's catalog count from 0 |
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
@@ -215,6 +216,7 @@ impl VisitorMut for Adapt {
                 }
             }
             Expr::CompoundFieldAccess { root, access_chain } => {
+                qualify(root, access_chain);
                 for access in access_chain.iter_mut() {
                     if let AccessExpr::Dot(Expr::Identifier(field)) = access {
                         *access = AccessExpr::Dot(string(&fold(field)));
@@ -470,6 +472,25 @@ fn operator(parts: &[String]) -> Option<BinaryOperator> {
         "%" => BinaryOperator::Modulo,
         _ => return None,
     })
+}
+
+/// `con.confkey[1]` is an element of the relation's column; only `(x).field` is a field of a value.
+fn qualify(root: &mut Expr, access_chain: &mut Vec<AccessExpr>) {
+    let mut parts = match root {
+        Expr::Identifier(ident) => vec![ident.clone()],
+        Expr::CompoundIdentifier(parts) => parts.clone(),
+        _ => return,
+    };
+    let is_name = |access: &AccessExpr| matches!(access, AccessExpr::Dot(Expr::Identifier(_)));
+    // Something must be left that is looked into.
+    while access_chain.len() > 1 && access_chain.first().is_some_and(is_name) {
+        if let AccessExpr::Dot(Expr::Identifier(ident)) = access_chain.remove(0) {
+            parts.push(ident);
+        }
+    }
+    if parts.len() > 1 {
+        *root = Expr::CompoundIdentifier(parts);
+    }
 }
 
 /// The kind of a column of the system catalog, by its name.
