@@ -232,7 +232,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Folders,
         default: None,
         value_name: "DIR",
-        help: "Folder that statements may read files from and export to; may be repeated; without one they reach drawn datasets only",
+        help: "Folder that statements may read files from and export to; may be repeated; without one they reach drawn and fetched datasets only",
     },
     Setting {
         key: "dataset_dir",
@@ -340,7 +340,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Bytes { min: MIB, max: TIB },
         default: Some("512 MiB"),
         value_name: "BYTES",
-        help: "Largest file that UPLOAD MODEL and pretrained=True read",
+        help: "Largest file that UPLOAD MODEL, GET THANOSQL MODEL and pretrained=True read",
     },
     Setting {
         key: "pretrained_resnet18",

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -269,7 +270,7 @@ impl FileAccess {
         let kept = if replace { file.persist(target) } else { file.persist_noclobber(target) };
         kept.map_err(|error| failed(error.error))?;
         #[cfg(unix)]
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(())
     }
 
@@ -349,6 +350,25 @@ pub fn normal_path(path: &str) -> String {
 /// The last part of a path: `a/b/7.jpg` gives `7.jpg`. The path itself if it has no such part.
 pub fn file_name(path: &str) -> &str {
     Path::new(path).file_name().and_then(OsStr::to_str).unwrap_or(path)
+}
+
+/// Opens a file for reading from its start. `shown` is its name to people. Blocking.
+///
+/// # Errors
+/// 42809 for what is no file, and the operating system's.
+pub fn open_file(path: &Path, shown: &str) -> Result<File, SqlError> {
+    let failed = |error: io::Error| {
+        let error = crate::error::io_error(&error);
+        SqlError { message: format!("cannot read \"{shown}\": {}", error.message), ..error }
+    };
+    // Looked at before it is opened: opening a pipe waits for whoever writes to it.
+    if !path.metadata().map_err(failed)?.is_file() {
+        return Err(SqlError::new(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("\"{shown}\" is not a file"),
+        ));
+    }
+    File::open(path).map_err(failed)
 }
 
 fn normal_extension(extension: &str) -> String {

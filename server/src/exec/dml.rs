@@ -751,10 +751,36 @@ fn settle_values(
                 scope.parameters.settle(n, field.data_type().clone());
             } else {
                 plan::as_vector(value, field.data_type());
+                as_number(value, field.data_type());
             }
         }
     }
     Ok(())
+}
+
+/// Makes a value among VALUES a number where its column has numbers. Otherwise the rows of VALUES would decide together which kind of number they are,
+/// and `'NaN'` is no decimal, and `2.5e-300` none that is stored. What decimals and whole numbers are among themselves may wait for the column.
+fn as_number(value: &mut pg::Expr, column: &DataType) {
+    let is_text = matches!(
+        value,
+        pg::Expr::Value(pg::ValueWithSpan { value: pg::Value::SingleQuotedString(_), .. })
+    );
+    let data_type = match column {
+        DataType::Int16 if is_text => pg::DataType::SmallInt(None),
+        DataType::Int32 if is_text => pg::DataType::Integer(None),
+        DataType::Int64 if is_text => pg::DataType::BigInt(None),
+        DataType::Float32 => pg::DataType::Real,
+        DataType::Float64 => pg::DataType::DoublePrecision,
+        _ => return,
+    };
+    let expr = std::mem::replace(value, pg::Expr::Value(pg::Value::Null.into()));
+    *value = pg::Expr::Cast {
+        kind: pg::CastKind::DoubleColon,
+        expr: Box::new(pg::Expr::Nested(Box::new(expr))),
+        data_type,
+        array: false,
+        format: None,
+    };
 }
 
 fn refuse_value(field: &Field) -> Result<(), SqlError> {

@@ -57,16 +57,25 @@ impl ClientSession {
         let overwrite = if given.overwrite { " OPTIONS (overwrite=True)" } else { "" };
         let statement =
             format!("UPLOAD MODEL {}{overwrite} FROM {}", quoted_name(name), quoted(&path));
-        let (learning, files) = (&self.server.learning, &self.server.files);
-        let uploaded = tokio::task::block_in_place(|| {
-            let resolved = files.resolve(&path)?;
-            let bytes = read_file(&resolved, &path, learning.options().max_model_file_bytes)?;
-            learning.uploaded(&bytes, name, &self.client.user, statement)
+        let limit = self.server.learning.options().max_model_file_bytes;
+        tokio::task::block_in_place(|| {
+            let bytes = read_file(&self.server.files.resolve(&path)?, &path, limit)?;
+            self.take_in(name, &bytes, statement)
         })
         .map_err(|error| SqlError { position: Some(upload.path.position), ..error })?;
+        Ok(Response::Done { tag: "UPLOAD MODEL".to_string() })
+    }
+
+    /// Makes a model of what EXPORT MODEL wrote, in the transaction. `statement` is kept with it. Blocking.
+    pub(super) fn take_in(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        statement: String,
+    ) -> Result<(), SqlError> {
+        let uploaded = self.server.learning.uploaded(bytes, name, &self.client.user, statement)?;
         self.transaction.change(|transaction| {
             transaction.put_model(name, &uploaded.metadata, &uploaded.parts()).map(drop)
-        })?;
-        Ok(Response::Done { tag: "UPLOAD MODEL".to_string() })
+        })
     }
 }

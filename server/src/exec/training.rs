@@ -3,8 +3,8 @@
 //! A training is a job: the statement runs its query, files the job with the rows, and waits for it. The model is stored
 //! by the job itself, when it is finished; so these statements are no part of a transaction and are refused in one.
 //!
-//! What a statement asks for is resolved in one place ([`Plan::resolve`], [`TrainingColumns::find`]), for running it, for describing it and for EXPLAIN, so
-//! that all three see the same errors.
+//! What a statement asks for is resolved in one place ([`Plan::resolve`], [`TrainingColumns::find`]), for running it and for EXPLAIN, so that both see the
+//! same errors. Describing looks at its options and at the query.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 

@@ -92,7 +92,7 @@ enum ImageKey {
     Bytes([u8; 32]),
 }
 
-/// `embed` for one statement, to be registered in that statement's session state.
+/// `embed` for one statement: the planner binds calls of `embed` to it.
 pub fn embed_function(context: Arc<EmbedContext>) -> ScalarUDF {
     AsyncScalarUDF::new(Arc::new(EmbedFunction {
         context,

@@ -3,7 +3,6 @@
 //! The file is read when a training is filed, so that a wrong one is an error of the statement, and again when it starts. Its digest is
 //! kept with the training in between: what begins with one file does not go on with another.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use thanosql_ml::Pretrained;
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::training::Shared;
+use crate::files::open_file;
 
 impl Shared {
     /// The weights, and the SHA-256 of their file. `known` is the digest that it must have.
@@ -57,14 +57,7 @@ pub(crate) fn read_file(path: &Path, shown: &str, limit: u64) -> Result<Vec<u8>,
         let error = crate::error::io_error(&error);
         SqlError { message: format!("cannot read \"{shown}\": {}", error.message), ..error }
     };
-    // Looked at before it is opened: opening a pipe waits for whoever writes to it.
-    if !path.metadata().map_err(failed)?.is_file() {
-        return Err(SqlError::new(
-            SqlState::WRONG_OBJECT_TYPE,
-            format!("\"{shown}\" is not a file"),
-        ));
-    }
-    let file = File::open(path).map_err(failed)?;
+    let file = open_file(path, shown)?;
     let length = file.metadata().map_err(failed)?.len();
     let too_large = || {
         SqlError::new(

@@ -107,7 +107,7 @@ pub(crate) fn run(task: TrainingTask, worker: &Worker, shared: &Shared) {
     finish(&job, shared, outcome);
 }
 
-/// Ends a cancelled job that never started.
+/// Ends a job that never started: it was cancelled, or the server stops.
 pub(crate) fn finish_unstarted(task: &TrainingTask, shared: &Shared) {
     finish(&task.job, shared, Err(task.job.stop_error()));
 }

@@ -11,6 +11,7 @@
 //! | `interval '1 day 04:05'` | `'1 day 04:05'::interval` |
 //! | `x AT TIME ZONE z` | `timezone(z, x)` |
 //! | `extract(second FROM x)` | seconds with their fraction |
+//! | `1e3`, `2.5e-300` | `1000.`, and `'2.5e-300'::double precision` where a decimal has too few digits |
 //! | `current_schema`, `user` and their kin | calls of the functions |
 //! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` |
 //!
@@ -20,6 +21,7 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::arrow::datatypes::DECIMAL256_MAX_PRECISION;
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr, Fetch, Function,
     FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause,
@@ -119,6 +121,11 @@ impl VisitorMut for Forms {
             } => {
                 *expr = call(EXTRACT_SECONDS, vec![take(subject)]);
             }
+            Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
+                if let Some(number) = number_as_planned(text) {
+                    *expr = number;
+                }
+            }
             Expr::Identifier(name) if is_function_without_parentheses(name) => {
                 let function = name.value.to_lowercase();
                 *expr = call(&function, Vec::new());
@@ -185,6 +192,43 @@ pub(super) fn is_function_without_parentheses(name: &Ident) -> bool {
         )
 }
 
+/// A number with an exponent, or with very many digits, as the planner can take it: without the exponent, which would become a
+/// negative scale, or as a double where no decimal has the digits.
+fn number_as_planned(text: &str) -> Option<Expr> {
+    let lower = text.to_ascii_lowercase();
+    let (mantissa, exponent) = lower.split_once('e').unwrap_or((&lower, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    // As many as fit no decimal anyway.
+    let exponent = exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') {
+        i64::from(i32::MIN)
+    } else {
+        i64::from(i32::MAX)
+    });
+    let scale = (fraction.len() as i64).saturating_sub(exponent);
+    let precision = if digits.is_empty() {
+        scale.max(1)
+    } else {
+        (digits.len() as i64).saturating_sub(scale.min(0)).max(scale)
+    };
+    if precision > i64::from(DECIMAL256_MAX_PRECISION) {
+        return Some(Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(Expr::Value(Value::SingleQuotedString(lower).into())),
+            data_type: DataType::DoublePrecision,
+            array: false,
+            format: None,
+        });
+    }
+    if scale >= 0 {
+        return None;
+    }
+    let zeros = "0".repeat(usize::try_from(-scale).unwrap_or(0));
+    let plain = if digits.is_empty() { "0.".to_string() } else { format!("{digits}{zeros}.") };
+    Some(Expr::Value(Value::Number(plain, false).into()))
+}
+
 fn tuples_equal(left: &[Expr], right: &[Expr]) -> Option<Expr> {
     if left.len() != right.len() {
         return None;
@@ -235,4 +279,31 @@ fn call(name: &str, arguments: Vec<Expr>) -> Expr {
         over: None,
         within_group: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_become_what_the_planner_takes() {
+        let planned = |text: &str| number_as_planned(text).map(|number| number.to_string());
+        let zeros = |count| "0".repeat(count);
+        for text in ["1", "0", "1.5", "0.1e-2", "2e0", "1.25e2", "2.5e-70"] {
+            assert_eq!(planned(text), None, "{text}");
+        }
+        for (text, plain) in [
+            ("1e3", "1000.".to_string()),
+            ("1.5E+2", "150.".to_string()),
+            ("0e5", "0.".to_string()),
+            ("007e1", "70.".to_string()),
+            ("1e75", format!("1{}.", zeros(75))),
+        ] {
+            assert_eq!(planned(text), Some(plain), "{text}");
+        }
+        for text in ["1e76", "2.5e-300", "1e99999999999999999999", "1e-99999999999999999999"] {
+            assert_eq!(planned(text), Some(format!("CAST('{text}' AS DOUBLE PRECISION)")));
+        }
+        assert!(planned(&"9".repeat(80)).unwrap().starts_with("CAST"));
+    }
 }

@@ -31,6 +31,7 @@ use super::models::object_name;
 use super::query::controlled;
 use crate::catalog::sequences::ColumnSequence;
 use crate::error::{arrow_error, datafusion_error, io_error};
+use crate::files::open_file;
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::sql::{
@@ -130,17 +131,9 @@ impl ClientSession {
 
     /// A file inside the data roots.
     async fn open_copied(&self, path: &str) -> Result<tokio::fs::File, SqlError> {
-        let files = self.server.files.clone();
-        let (resolved, is_file) = tokio::task::block_in_place(|| {
-            files.resolve(path).map(|path| (path.clone(), path.is_file()))
-        })?;
-        if !is_file {
-            return Err(SqlError::new(
-                SqlState::WRONG_OBJECT_TYPE,
-                format!("\"{path}\" is not a file"),
-            ));
-        }
-        tokio::fs::File::open(&resolved).await.map_err(|error| io_error(&error))
+        let file =
+            tokio::task::block_in_place(|| open_file(&self.server.files.resolve(path)?, path))?;
+        Ok(tokio::fs::File::from_std(file))
     }
 
     /// The rows of COPY TO.

@@ -1,7 +1,5 @@
 //! GET THANOSQL MODEL: a published model's file, fetched and checked, and from there on what UPLOAD MODEL does with it.
 
-use std::path::PathBuf;
-
 use thanosql_protocol::{Notice, NoticeSender, Response, SqlError, SqlState};
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +41,7 @@ impl ClientSession {
         let (stop, notices) = (control.cancel.clone(), control.notices.clone());
         let limit = self.server.learning.options().max_model_file_bytes;
         let wanted = get.name.value.clone();
-        let file = control
+        let bytes = control
             .run(async move {
                 tokio::task::spawn_blocking(move || {
                     let _turn = turn;
@@ -58,29 +56,20 @@ impl ClientSession {
         if name != get.name.value {
             statement.push_str(&format!(" OPTIONS (model_name={})", quoted(&name)));
         }
-        let learning = &self.server.learning;
-        let uploaded = tokio::task::block_in_place(|| {
-            let shown = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let bytes = read_file(&file, &shown, limit)?;
-            std::fs::remove_file(&file).map_err(|error| io_error(&error))?;
-            learning.uploaded(&bytes, &name, &self.client.user, statement)
-        })?;
-        self.transaction.change(|transaction| {
-            transaction.put_model(&name, &uploaded.metadata, &uploaded.parts()).map(drop)
-        })?;
+        tokio::task::block_in_place(|| self.take_in(&name, &bytes, statement))?;
         Ok(Response::Done { tag: "GET THANOSQL MODEL".to_string() })
     }
 }
 
 impl Datasets {
-    /// Fetches a published model's file. Blocking.
+    /// Fetches a published model's file and hands it over; it is kept no longer. Blocking.
     fn fetch_model(
         &self,
         name: &str,
         max_bytes: u64,
         stop: &CancellationToken,
         notices: &NoticeSender,
-    ) -> Result<PathBuf, SqlError> {
+    ) -> Result<Vec<u8>, SqlError> {
         let url = self.model_url.as_deref().ok_or_else(|| {
             SqlError::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -102,7 +91,9 @@ impl Datasets {
         };
         let fetcher = Fetcher::new(Patience::default());
         fetcher.fetch(&address, &place, &expected, stop, &mut tell(name, notices))?;
-        Ok(place)
+        let bytes = read_file(&place, &model.file, max_bytes)?;
+        std::fs::remove_file(&place).map_err(|error| io_error(&error))?;
+        Ok(bytes)
     }
 }
 

@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use super::append::{Appender, Chunk, Places};
 use super::models::{object_name, path_argument};
 use super::{Control, rowset};
-use crate::error::io_error;
 use crate::files::{FileAccess, file_name};
 use crate::plan;
 use crate::plan::Scope;
@@ -71,10 +70,8 @@ impl ClientSession {
             |error: SqlError| SqlError { position: Some(copy.source.position), ..error };
         let files = self.server.files.clone();
         let stop = control.cancel.clone();
-        let is_parquet = ending(Path::new(&path)).as_deref() == Some("parquet");
-        let source = off_thread(control, is_parquet, move || open(&files, &path, &stop))
-            .await
-            .map_err(in_source)?;
+        let source =
+            off_thread(control, move || open(&files, &path, &stop)).await.map_err(in_source)?;
         let rows =
             self.fill(&scope, &name, source, given.if_exists, control).await.map_err(|error| {
                 SqlError { position: error.position.or(Some(copy.source.position)), ..error }
@@ -93,7 +90,7 @@ impl ClientSession {
     ) -> Result<u64, SqlError> {
         let stop = control.cancel.clone();
         let open = move || csv::CsvFile::open(path, &stop).map(Source::Csv);
-        let source = off_thread(control, false, open).await?;
+        let source = off_thread(control, open).await?;
         self.fill(scope, name, source, if_exists, control).await
     }
 
@@ -144,7 +141,7 @@ impl ClientSession {
             }
             _ => {
                 let stop = control.cancel.clone();
-                let (inferred, back) = off_thread(control, false, move || {
+                let (inferred, back) = off_thread(control, move || {
                     let schema = source.infer(&stop)?;
                     Ok((schema, source))
                 })
@@ -220,7 +217,6 @@ async fn pump(source: Source, mut appender: Appender, control: &Control) -> Resu
     let fields: Vec<Field> =
         appender.targets.iter().map(|target| appender.schema.field(*target).clone()).collect();
     let (sender, mut receiver) = mpsc::channel::<Chunk>(QUEUE_CHUNKS);
-    let is_parquet = matches!(source, Source::Parquet(_));
     let reader = tokio::task::spawn_blocking(move || {
         source.read(&table, &fields, &mut |chunk| {
             // The other side is gone when the statement was stopped, or a row was refused.
@@ -230,33 +226,18 @@ async fn pump(source: Source, mut appender: Appender, control: &Control) -> Resu
     while let Some(chunk) = control.run(async { Ok(receiver.recv().await) }).await? {
         appender.store(chunk)?;
     }
-    finished(reader.await, is_parquet)?;
+    reader.await.map_err(crate::error::internal)??;
     Ok(appender.rows)
-}
-
-/// What a reading thread answered.
-fn finished<T>(
-    outcome: Result<Result<T, SqlError>, tokio::task::JoinError>,
-    is_parquet: bool,
-) -> Result<T, SqlError> {
-    match outcome {
-        Ok(outcome) => outcome,
-        // The library trusts what some broken files say of themselves.
-        Err(error) if error.is_panic() && is_parquet => {
-            tracing::warn!("a Parquet file broke its reader: {error}");
-            Err(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, "the Parquet file is broken"))
-        }
-        Err(error) => Err(crate::error::internal(error)),
-    }
 }
 
 /// Runs blocking work unless the statement is stopped first.
 async fn off_thread<T: Send + 'static>(
     control: &Control,
-    is_parquet: bool,
     work: impl FnOnce() -> Result<T, SqlError> + Send + 'static,
 ) -> Result<T, SqlError> {
-    control.run(async { finished(tokio::task::spawn_blocking(work).await, is_parquet) }).await
+    control
+        .run(async { tokio::task::spawn_blocking(work).await.map_err(crate::error::internal)? })
+        .await
 }
 
 impl Source {
@@ -365,13 +346,7 @@ fn listing(files: &FileAccess, folder: &str) -> Result<RecordBatch, SqlError> {
 
 /// Opens a file for reading from its start.
 fn open_file(path: &Path) -> Result<std::fs::File, SqlError> {
-    let file = std::fs::File::open(path).map_err(|error| io_error(&error))?;
-    let is_file = file.metadata().map_err(|error| io_error(&error))?.is_file();
-    if is_file {
-        return Ok(file);
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" is not a file")))
+    crate::files::open_file(path, &path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// # Errors

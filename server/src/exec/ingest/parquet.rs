@@ -7,6 +7,7 @@
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +37,10 @@ impl ParquetFile {
     /// 22P04 for what is no Parquet file, 0A000 for one of a kind that is not read.
     pub(super) fn open(path: &Path) -> Result<ParquetFile, SqlError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        guarded(&name, || Self::open_named(path, name.clone()))
+    }
+
+    fn open_named(path: &Path, name: String) -> Result<ParquetFile, SqlError> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(open_file(path)?)
             .map_err(|error| parquet_error(&error, &name))?;
         let roots = builder.parquet_schema().root_schema().get_fields();
@@ -72,14 +77,13 @@ impl ParquetFile {
         emit: &mut dyn FnMut(Chunk) -> Result<(), SqlError>,
     ) -> Result<(), SqlError> {
         let name = self.name;
-        let reader = self
-            .builder
-            .with_batch_size(CHUNK_ROWS)
-            .build()
-            .map_err(|error| parquet_error(&error, &name))?;
+        let builder = self.builder.with_batch_size(CHUNK_ROWS);
+        let mut reader =
+            guarded(&name, || builder.build().map_err(|error| parquet_error(&error, &name)))?;
         let mut first = 1;
-        for batch in reader {
-            let batch = batch.map_err(|error| broken(error, &name))?;
+        while let Some(batch) =
+            guarded(&name, || reader.next().transpose().map_err(|error| broken(error, &name)))?
+        {
             let count = batch.num_rows();
             let places = Places::Rows { first, count };
             let columns = assign::columns(table, batch.columns(), fields, &places)?;
@@ -94,6 +98,12 @@ impl std::fmt::Debug for ParquetFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ParquetFile").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// Runs what reads the file. The library trusts what some broken files say of themselves, and panics.
+fn guarded<T>(name: &str, read: impl FnOnce() -> Result<T, SqlError>) -> Result<T, SqlError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(refused("the file contradicts itself", name)))
 }
 
 /// An error in the middle of a file.
