@@ -16,6 +16,7 @@ mod evaluate;
 mod forms;
 mod inference;
 pub mod names;
+mod numbers;
 pub mod operators;
 mod predict;
 pub mod provenance;
@@ -391,6 +392,7 @@ fn plan_at_depth(
         Context::new(state, scope, tables, depth)
             .plan(ast)
             .and_then(coerce::read_texts)
+            .and_then(numbers::floats_beside_decimals)
             .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })
             .map_err(|error| datafusion_error(error, Some(&scope.script)))
     };

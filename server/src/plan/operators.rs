@@ -1,7 +1,7 @@
-//! Operators where DataFusion's and PostgreSQL's answers differ: days between dates, text beside other types, spans of time,
-//! and sums of whole numbers that do not fit.
+//! Operators where DataFusion's and PostgreSQL's answers differ: days between dates, text beside other types, spans of time, decimals
+//! beside floats, quotients of decimals, and sums of whole numbers that do not fit.
 //!
-//! The first three are decided by types while a tree is planned ([`PostgresOperators`]). The last is a rule over the analysed plan
+//! All but the last are decided by types while a tree is planned ([`PostgresOperators`]). The last is a rule over the analysed plan
 //! ([`CheckedIntegers`]), when both sides have one type: DataFusion lets whole numbers wrap around, PostgreSQL answers 22003.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 
 use arrow::array::Datum;
 use arrow::compute::kernels::numeric::{add, mul, sub};
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode as _};
@@ -26,9 +26,13 @@ use sqlparser::ast::BinaryOperator;
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::coerce::write_text;
+use super::numbers::is_decimal;
 use super::rows::is_text;
 use crate::error::through_datafusion;
 use crate::functions::postgres::{interval_times, timestamp_difference};
+
+/// Digits after the point that Arrow's division of decimals adds.
+const QUOTIENT_DIGITS: i8 = 4;
 
 /// Plans operators by the types of their sides.
 #[derive(Debug)]
@@ -94,10 +98,43 @@ impl ExprPlanner for PostgresOperators {
                 let other = write_text(l, schema)?;
                 binary_expr(other, Operator::StringConcat, r)
             }
+            (op, decimal, float) if is_decimal(decimal) && float.is_floating() => {
+                let decimal = cast_to(l, DataType::Float64);
+                let expr = RawBinaryExpr { op: (*op).clone(), left: decimal, right: r };
+                return Ok(PlannerResult::Original(expr));
+            }
+            (op, float, decimal) if float.is_floating() && is_decimal(decimal) => {
+                let decimal = cast_to(r, DataType::Float64);
+                let expr = RawBinaryExpr { op: (*op).clone(), left: l, right: decimal };
+                return Ok(PlannerResult::Original(expr));
+            }
+            (BinaryOperator::Divide, dividend, divisor)
+                if (is_decimal(dividend) || is_decimal(divisor))
+                    && let Some(wide) = quotient_type(dividend)
+                    && (divisor.is_integer() || is_decimal(divisor)) =>
+            {
+                binary_expr(cast_to(l, wide), Operator::Divide, r)
+            }
             _ => return Ok(PlannerResult::Original(RawBinaryExpr { op, left: l, right: r })),
         };
         Ok(PlannerResult::Planned(planned))
     }
+}
+
+/// What a whole number or decimal is made before it is divided, so that the quotient has sixteen digits after the point, about as many
+/// as PostgreSQL's: the division adds [`QUOTIENT_DIGITS`] to those of the dividend. None if it has as many, or no room for them.
+fn quotient_type(dividend: &DataType) -> Option<DataType> {
+    let (precision, scale) = match dividend {
+        DataType::Int16 | DataType::Int32 => (10, 0),
+        DataType::Int64 => (19, 0),
+        DataType::Decimal128(precision, scale) => (*precision, *scale),
+        _ => return None,
+    };
+    let wanted = 16 - QUOTIENT_DIGITS;
+    let whole = i16::from(precision) - i16::from(scale);
+    let wide = u8::try_from(whole + i16::from(wanted)).ok()?;
+    (scale < wanted && wide <= DECIMAL128_MAX_PRECISION)
+        .then_some(DataType::Decimal128(wide, wanted))
 }
 
 /// Types that `||` beside a text writes as text.
