@@ -11,7 +11,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("thanosql-protocol", &["pgwire"]),
     ("thanosql-storage", &["sled"]),
     ("thanosql-ml", &["burn", "burn-wgpu", "image"]),
-    ("thanosql-server", &["datafusion", "sqlparser"]),
+    ("thanosql-server", &["datafusion", "parquet", "sqlparser", "ureq"]),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -20,6 +20,8 @@
 //!
 //! NULL equals nothing: a row with a NULL in a key is not in its index.
 
+#![allow(clippy::wildcard_enum_match_arm)] // Arrow's types, of which a few can be keys
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

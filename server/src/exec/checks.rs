@@ -1,5 +1,7 @@
 //! CHECK: planned once a schema, asked by the storage before rows are appended, so that no way into a table goes around it.
 
+#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};

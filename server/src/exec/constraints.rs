@@ -23,7 +23,7 @@ pub struct NewConstraint {
 
 enum Rule {
     Key { columns: Vec<String>, primary: bool },
-    Check(pg::Expr),
+    Check(Box<pg::Expr>),
 }
 
 /// A constraint of a table.
@@ -93,7 +93,7 @@ fn of_check(check: &pg::CheckConstraint) -> Result<NewConstraint, SqlError> {
     }
     Ok(NewConstraint {
         name: check.name.as_ref().map(sql::fold),
-        rule: Rule::Check(check.expr.as_ref().clone()),
+        rule: Rule::Check(check.expr.clone()),
     })
 }
 
@@ -175,7 +175,7 @@ impl ClientSession {
             Rule::Check(expression) => {
                 let text = expression.to_string();
                 let schema = definition.schema();
-                let (planned, _) = plan_check(&self.state, table, &schema, expression)?;
+                let (planned, _) = plan_check(&self.state, table, &schema, *expression)?;
                 let mut columns: Vec<&str> =
                     planned.column_refs().into_iter().map(|column| column.name()).collect();
                 if columns.len() != 1 {

@@ -289,7 +289,7 @@ impl ClientSession {
             name_excluded(&mut value, alias, name, &schema)?;
             values.push(value);
         }
-        let mut selection = update.selection.clone();
+        let mut selection = update.selection.clone().map(Box::new);
         if let Some(selection) = &mut selection {
             name_excluded(selection, alias, name, &schema)?;
         }
@@ -482,15 +482,7 @@ impl ClientSession {
             ChangeKind::Insert => match (&change.conflict, &change.returning) {
                 (Some(conflict), returning) => {
                     let outcome = self
-                        .upsert(
-                            &scope,
-                            &change.table,
-                            &schema,
-                            conflict,
-                            stream,
-                            returning.is_some(),
-                            control,
-                        )
+                        .upsert(&scope, &table, conflict, stream, returning.is_some(), control)
                         .await?;
                     ("INSERT 0", outcome.rows, outcome.changed)
                 }

@@ -41,7 +41,7 @@ pub(super) enum Conflict {
         key: UniqueKey,
         /// The new values of all columns.
         values: Vec<pg::Expr>,
-        selection: Option<pg::Expr>,
+        selection: Option<Box<pg::Expr>>,
         /// What the target is called.
         alias: String,
     },
@@ -170,7 +170,7 @@ impl ClientSession {
                 alias: pg::Ident::with_quote('"', name),
             })
             .collect();
-        select.selection.clone_from(selection);
+        select.selection = selection.as_deref().cloned();
         let memory = MemTable::try_new(side_by_side(schema), vec![rows])
             .map_err(|error| datafusion_error(error, None))?;
         let target: Arc<dyn TableSource> = provider_as_source(Arc::new(memory));
@@ -184,13 +184,13 @@ impl ClientSession {
     pub(super) async fn upsert(
         &self,
         scope: &Scope,
-        table: &str,
-        schema: &SchemaRef,
+        table: &Table,
         conflict: &Conflict,
         mut stream: SendableRecordBatchStream,
         returns: bool,
         control: &Control,
     ) -> Result<Outcome, SqlError> {
+        let (table, schema) = (table.name(), &table.schema());
         let mut outcome = Outcome::default();
         let keys = match conflict {
             Conflict::Nothing(keys) => keys.clone(),

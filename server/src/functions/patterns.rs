@@ -119,7 +119,7 @@ fn field_text(at: NaiveDateTime, name: &str, fill: bool) -> String {
     let year = i64::from(at.year());
     let month = MONTHS[at.month0() as usize];
     let day = DAYS[at.weekday().num_days_from_sunday() as usize];
-    let hour12 = i64::from(if at.hour() % 12 == 0 { 12 } else { at.hour() % 12 });
+    let hour12 = i64::from(if at.hour().is_multiple_of(12) { 12 } else { at.hour() % 12 });
     let half = if at.hour() < 12 { "am" } else { "pm" };
     match name {
         "YYYY" => number(year, 4),

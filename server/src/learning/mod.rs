@@ -116,7 +116,7 @@ pub enum LearningError {
         id: u64,
         /// Why.
         #[source]
-        source: SqlError,
+        source: Box<SqlError>,
     },
 }
 

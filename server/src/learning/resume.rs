@@ -49,7 +49,9 @@ pub(super) fn take_over(shared: &Shared) -> Result<Vec<u64>, LearningError> {
             continue;
         }
         let record = judge(shared, record)?;
-        shared.store_job(&record).map_err(|source| LearningError::Record { id, source })?;
+        shared
+            .store_job(&record)
+            .map_err(|source| LearningError::Record { id, source: Box::new(source) })?;
         tracing::warn!(
             job = id,
             state = record.state.as_str(),

@@ -23,7 +23,7 @@ pub(crate) struct CellColumn {
 pub(crate) struct BadCell {
     /// Its row.
     pub(crate) row: usize,
-    pub(crate) error: SqlError,
+    pub(crate) error: Box<SqlError>,
 }
 
 impl CellColumn {
@@ -50,7 +50,7 @@ impl CellColumn {
         let rows = std::mem::take(&mut self.rows);
         let column = read(&texts, data_type)?;
         let Some(defaults) = defaults.filter(|_| !defaulted.is_empty()) else { return Ok(column) };
-        let whole = |error| BadCell { row: defaulted[0], error };
+        let whole = |error| BadCell { row: defaulted[0], error: Box::new(error) };
         let values = defaults(defaulted.len()).map_err(whole)?;
         let mut places: Vec<(usize, usize)> = (0..rows).map(|row| (0, row)).collect();
         for (value, row) in defaulted.iter().enumerate() {
@@ -66,7 +66,7 @@ fn read(texts: &StringArray, data_type: &DataType) -> Result<ArrayRef, BadCell> 
         let first = (0..texts.len())
             .find_map(|row| read_column(&texts.slice(row, 1), data_type).err().map(|e| (row, e)));
         let (row, error) = first.unwrap_or((0, error));
-        BadCell { row, error: datafusion_error(error, None) }
+        BadCell { row, error: Box::new(datafusion_error(error, None)) }
     })
 }
 

@@ -144,7 +144,7 @@ impl Lines {
             let defaults = |count| self.appender.default_values(index, count);
             columns.push(column.take(field.data_type(), Some(&defaults)).map_err(|bad| {
                 let name = Some(field.name().as_str());
-                placed(bad.error, &self.appender.table, &places.of(bad.row), name)
+                placed(*bad.error, &self.appender.table, &places.of(bad.row), name)
             })?);
         }
         self.appender.store(Chunk { columns, places })

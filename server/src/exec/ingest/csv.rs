@@ -105,7 +105,7 @@ impl CsvFile {
             let mut values = Vec::with_capacity(columns.len());
             for (column, field) in columns.iter_mut().zip(fields) {
                 values.push(column.take(field.data_type(), None).map_err(|bad| {
-                    placed(bad.error, table, &places.of(bad.row), Some(field.name()))
+                    placed(*bad.error, table, &places.of(bad.row), Some(field.name()))
                 })?);
             }
             emit(Chunk { columns: values, places })
