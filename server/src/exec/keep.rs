@@ -17,7 +17,8 @@ use thanosql_storage::Table;
 use super::dml::check_schema;
 use super::{Control, rowset};
 use crate::error::{arrow_error, storage_error};
-use crate::plan::provenance::{mark_of, mixed};
+use crate::learning::Mark;
+use crate::plan::provenance::mixed;
 use crate::plan::rows::{self, TOP_LEVEL};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
@@ -164,8 +165,8 @@ impl ClientSession {
             return Err(super::dml::missing_column(extra.name(), existing.name(), &target));
         }
         for field in source.fields() {
-            if let (Ok(old), Some(new)) = (target.field_with_name(field.name()), mark_of(field))
-                && let Some(old) = mark_of(old)
+            if let (Ok(old), Some(new)) = (target.field_with_name(field.name()), Mark::of(field))
+                && let Some(old) = Mark::of(old)
                 && old != new
             {
                 return Err(mixed(field.name(), &new, &old));

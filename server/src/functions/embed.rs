@@ -13,8 +13,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array};
-use arrow::buffer::NullBuffer;
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use async_trait::async_trait;
 use datafusion::common::config::ConfigOptions;
@@ -35,10 +34,11 @@ use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::{ModelEntry, Snapshot};
 use tokio_util::sync::CancellationToken;
 
+use super::vector_column::vectors_array;
 use crate::error::through_datafusion;
 use crate::files::FileAccess;
 use crate::learning::reference::Reference;
-use crate::learning::{Embedded, Learning, ModelMetadata, OnError, provenance, vector_type};
+use crate::learning::{Embedded, Learning, Mark, ModelMetadata, OnError, vector_type};
 
 /// Vectors by model (object id, version) and image; none for an image that has no vector.
 type Constants = HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>;
@@ -149,7 +149,7 @@ impl ScalarUDFImpl for EmbedFunction {
         let entry = self.context.model(name).map_err(through_datafusion)?;
         let metadata = ModelMetadata::read(&entry).map_err(through_datafusion)?;
         let field = Field::new(self.name(), vector_type(metadata.embedding_dim), true);
-        Ok(Arc::new(field.with_metadata(provenance(&entry))))
+        Ok(Arc::new(field.with_metadata(Mark::of_model(&entry).metadata())))
     }
 
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -389,18 +389,6 @@ fn model_not_literal() -> SqlError {
         "the first argument of embed must be the name of a model, written out",
     )
     .with_hint("Write embed('my_model', image).")
-}
-
-pub(crate) fn vectors_array(
-    values: Vec<f32>,
-    valid: Vec<bool>,
-    dim: i32,
-) -> Result<ArrayRef, SqlError> {
-    let item = Arc::new(Field::new("item", DataType::Float32, true));
-    let nulls = valid.contains(&false).then(|| NullBuffer::from(valid));
-    FixedSizeListArray::try_new(item, dim, Arc::new(Float32Array::from(values)), nulls)
-        .map(|array| Arc::new(array) as ArrayRef)
-        .map_err(crate::error::arrow_error)
 }
 
 /// Computes the asynchronous functions of a plan whose arguments are all literals, each different call once, and puts

@@ -40,9 +40,9 @@ use thanosql_protocol::SqlError;
 use thanosql_storage::ModelEntry;
 use tokio_util::sync::CancellationToken;
 
-use super::embed::{EmbedContext, Image, images_of, vectors_array};
+use super::embed::{EmbedContext, Image, images_of};
 use super::predict::{texts, vectors_of, votes};
-use super::vector::Vectors;
+use super::vector_column::{Vectors, vectors_array};
 use crate::error::through_datafusion;
 use crate::learning::{ml_error, vector_type};
 

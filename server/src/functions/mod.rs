@@ -2,7 +2,8 @@
 //!
 //! - [`vector`]: `cosine_similarity`, pgvector's distances, `vector_dims`, `l2_norm`, `to_vector`; [`vector_arithmetic`]: sums,
 //!   products and comparisons; [`vector_shape`]: `l2_normalize`, `subvector`: plain functions, the same for everyone:
-//!   [`vector_functions`]. [`vector_operators`] plans pgvector's operators as them, [`mod@vector_aggregates`] are `avg` and `sum`.
+//!   [`vector_functions`]. [`vector_operators`] plans pgvector's operators as them, [`mod@vector_aggregates`] are `avg` and
+//!   `sum`. What all of these share is in `vector_column`.
 //! - [`embed`]: `embed(model, image)`, made anew for each statement, because it rests on the statement's snapshot, its
 //!   cancel token and what to do with unreadable images: [`embed_function`].
 //! - [`mod@print`]: what PRINT IMAGE adds to a query: [`print_function`] and [`print_plan`].
@@ -33,6 +34,7 @@ pub mod training_rows;
 pub mod vector;
 pub mod vector_aggregates;
 pub mod vector_arithmetic;
+pub(crate) mod vector_column;
 pub mod vector_operators;
 pub mod vector_shape;
 

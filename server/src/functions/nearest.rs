@@ -28,7 +28,7 @@ use thanosql_protocol::{SqlError, SqlState};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use super::vector::{Vectors, different_lengths};
+use super::vector_column::{Vectors, different_lengths};
 use crate::error::{datafusion_error, through_datafusion};
 use crate::learning::ml_error;
 

@@ -20,7 +20,7 @@ use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::ModelEntry;
 
 use super::embed::EmbedContext;
-use super::vector::Vectors;
+use super::vector_column::Vectors;
 use crate::error::through_datafusion;
 use crate::learning::ml_error;
 use crate::learning::reference::Reference;

@@ -9,17 +9,11 @@
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, Float32Builder, Float64Builder,
-    Int32Builder, ListArray, ListBuilder,
-};
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, Float32Type};
+use arrow::array::{Float64Builder, Int32Builder};
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -28,9 +22,12 @@ use thanosql_protocol::types::{MAX_VECTOR_DIMENSIONS, parse_vector};
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::vector_arithmetic::{Arithmetic, Comparison, arithmetic_function, comparison_function};
+use super::vector_column::{
+    Vectors, different_lengths, through_column, two_vectors, unknown_length, vector_argument,
+    vector_result, vectors_by_row, wrong_arguments,
+};
 use crate::error::through_datafusion;
-use crate::learning::model::{MODEL_KEY, MODEL_VERSION_KEY};
-use crate::learning::vector_type;
+use crate::plan::types::vector_length;
 
 /// Partial sums kept side by side.
 const LANES: usize = 16;
@@ -176,150 +173,6 @@ fn dot_and_square(a: &[f32], b: &[f32]) -> (f32, f32) {
     (products.iter().sum::<f32>() + product_rest, squares.iter().sum::<f32>() + square_rest)
 }
 
-/// A column of vectors as one run of numbers.
-pub(super) struct Vectors {
-    values: Float32Array,
-    layout: Layout,
-    nulls: Option<NullBuffer>,
-    pub(super) len: usize,
-}
-
-enum Layout {
-    Fixed { dim: usize },
-    Ragged { offsets: OffsetBuffer<i32> },
-}
-
-impl Vectors {
-    pub(super) fn of(array: &ArrayRef) -> Result<Vectors> {
-        match array.data_type() {
-            DataType::FixedSizeList(_, _) => Vectors::of_fixed(array.as_fixed_size_list()),
-            DataType::List(_) => Vectors::of_list(array.as_list::<i32>()),
-            DataType::Utf8 => {
-                let mut builder = ListBuilder::new(Float32Builder::new());
-                for text in array.as_string::<i32>() {
-                    match text {
-                        Some(text) => {
-                            builder
-                                .values()
-                                .append_slice(&parse_vector(text).map_err(through_datafusion)?);
-                            builder.append(true);
-                        }
-                        None => builder.append(false),
-                    }
-                }
-                Vectors::of_list(&builder.finish())
-            }
-            DataType::Null => Ok(Vectors {
-                values: Float32Array::from(Vec::<f32>::new()),
-                layout: Layout::Fixed { dim: 0 },
-                nulls: Some(NullBuffer::new_null(array.len())),
-                len: array.len(),
-            }),
-            other => Err(not_a_vector(other)),
-        }
-    }
-
-    fn of_fixed(array: &FixedSizeListArray) -> Result<Vectors> {
-        let dim = usize::try_from(array.value_length()).unwrap_or(0);
-        // `values` ignores a slice's offset: `value_offset` of the first row is where it starts.
-        let start =
-            if array.is_empty() { 0 } else { usize::try_from(array.value_offset(0)).unwrap_or(0) };
-        let values = float_values(array.values())?.slice(start, array.len() * dim);
-        Ok(Vectors {
-            values,
-            layout: Layout::Fixed { dim },
-            nulls: array.nulls().cloned(),
-            len: array.len(),
-        })
-    }
-
-    fn of_list(array: &ListArray) -> Result<Vectors> {
-        Ok(Vectors {
-            values: float_values(array.values())?,
-            layout: Layout::Ragged { offsets: array.offsets().clone() },
-            nulls: array.nulls().cloned(),
-            len: array.len(),
-        })
-    }
-
-    /// Errors: 22004 if an element is NULL.
-    pub(super) fn get(&self, row: usize) -> Result<Option<&[f32]>> {
-        if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
-            return Ok(None);
-        }
-        let range = match &self.layout {
-            Layout::Fixed { dim } => row * dim..(row + 1) * dim,
-            Layout::Ragged { offsets } => offsets[row] as usize..offsets[row + 1] as usize,
-        };
-        if self.values.null_count() > 0 && range.clone().any(|index| self.values.is_null(index)) {
-            return Err(through_datafusion(SqlError::new(
-                SqlState::NULL_VALUE_NOT_ALLOWED,
-                "a vector must not contain nulls",
-            )));
-        }
-        Ok(Some(&self.values.values()[range]))
-    }
-}
-
-fn float_values(values: &ArrayRef) -> Result<Float32Array> {
-    Ok(arrow::compute::cast(values, &DataType::Float32)?.as_primitive::<Float32Type>().clone())
-}
-
-pub(super) fn not_a_vector(data_type: &DataType) -> DataFusionError {
-    through_datafusion(SqlError::new(
-        SqlState::DATATYPE_MISMATCH,
-        format!("a vector is needed, not {data_type}"),
-    ))
-}
-
-pub(super) fn different_lengths(a: usize, b: usize) -> DataFusionError {
-    through_datafusion(SqlError::new(
-        SqlState::DATA_EXCEPTION,
-        format!("vectors of different lengths: {a} and {b}"),
-    ))
-}
-
-/// What an argument is turned into before the function sees it.
-pub(super) fn vector_argument(data_type: &DataType) -> Result<DataType> {
-    let float_item = || Arc::new(Field::new("item", DataType::Float32, true));
-    match data_type {
-        DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32 => {
-            Ok(data_type.clone())
-        }
-        DataType::FixedSizeList(item, dim) if item.data_type().is_numeric() => {
-            Ok(DataType::FixedSizeList(float_item(), *dim))
-        }
-        DataType::List(item) | DataType::LargeList(item)
-            if item.data_type().is_numeric() || *item.data_type() == DataType::Null =>
-        {
-            Ok(DataType::List(float_item()))
-        }
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(DataType::Utf8),
-        DataType::Null => Ok(DataType::Null),
-        other => Err(not_a_vector(other)),
-    }
-}
-
-/// The length that vectors of these types have in common; none if no type tells. Length 0 stands for any.
-///
-/// Errors: 22000 if they differ.
-pub(super) fn common_length(types: &[DataType]) -> Result<Option<i32>> {
-    let mut common = None;
-    for data_type in types {
-        if let DataType::FixedSizeList(_, length) = data_type
-            && *length > 0
-        {
-            match common {
-                Some(other) if other != *length => {
-                    return Err(different_lengths(other as usize, *length as usize));
-                }
-                Some(_) | None => common = Some(*length),
-            }
-        }
-    }
-    Ok(common)
-}
-
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct MetricFunction {
     metric: Metric,
@@ -342,12 +195,7 @@ impl ScalarUDFImpl for MetricFunction {
     }
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        if arguments.len() != 2 {
-            return Err(wrong_arguments(self.name(), "two vectors"));
-        }
-        let coerced = arguments.iter().map(vector_argument).collect::<Result<Vec<_>>>()?;
-        common_length(&coerced)?;
-        Ok(coerced)
+        two_vectors(self.name(), arguments)
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
@@ -487,37 +335,28 @@ impl ScalarUDFImpl for MeasureFunction {
         let [argument] = args.args.as_slice() else {
             return Err(wrong_arguments(self.name(), "one vector"));
         };
-        let scalar = matches!(argument, ColumnarValue::Scalar(_));
-        let vectors = Vectors::of(&match argument {
-            ColumnarValue::Array(array) => Arc::clone(array),
-            ColumnarValue::Scalar(value) => value.to_array()?,
-        })?;
-        let result: ArrayRef = match self.measure {
-            Measure::Dimensions => {
-                let mut results = Int32Builder::with_capacity(vectors.len);
-                for row in 0..vectors.len {
-                    results.append_option(
-                        vectors
-                            .get(row)?
-                            .map(|vector| i32::try_from(vector.len()).unwrap_or(i32::MAX)),
-                    );
+        through_column(argument, |column| {
+            let vectors = Vectors::of(column)?;
+            Ok(match self.measure {
+                Measure::Dimensions => {
+                    let mut results = Int32Builder::with_capacity(vectors.len);
+                    for row in 0..vectors.len {
+                        let length = vectors.get(row)?.map(<[f32]>::len);
+                        let length = length.map(|length| i32::try_from(length).unwrap_or(i32::MAX));
+                        results.append_option(length);
+                    }
+                    Arc::new(results.finish())
                 }
-                Arc::new(results.finish())
-            }
-            Measure::Norm => {
-                let mut results = Float64Builder::with_capacity(vectors.len);
-                for row in 0..vectors.len {
-                    results.append_option(
-                        vectors.get(row)?.map(|vector| f64::from(dot(vector, vector)).sqrt()),
-                    );
+                Measure::Norm => {
+                    let mut results = Float64Builder::with_capacity(vectors.len);
+                    for row in 0..vectors.len {
+                        let squared = vectors.get(row)?.map(|vector| dot(vector, vector));
+                        results.append_option(squared.map(|squared| f64::from(squared).sqrt()));
+                    }
+                    Arc::new(results.finish())
                 }
-                Arc::new(results.finish())
-            }
-        };
-        if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
-        }
-        Ok(ColumnarValue::Array(result))
+            })
+        })
     }
 }
 
@@ -585,70 +424,26 @@ impl ScalarUDFImpl for ToVector {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let DataType::FixedSizeList(item, dim) = args.return_field.data_type() else {
-            return Err(unknown_length());
-        };
-        let dim_usize = usize::try_from(*dim).unwrap_or(0);
+        let data_type = args.return_field.data_type();
         let Some(argument) = args.args.first() else {
             return Err(wrong_arguments(self.name(), "a vector and its length"));
         };
-        let scalar = matches!(argument, ColumnarValue::Scalar(_));
-        let vectors = Vectors::of(&match argument {
-            ColumnarValue::Array(array) => Arc::clone(array),
-            ColumnarValue::Scalar(value) => value.to_array()?,
-        })?;
-        let mut values = Vec::with_capacity(vectors.len * dim_usize);
-        let mut valid = Vec::with_capacity(vectors.len);
-        for row in 0..vectors.len {
-            match vectors.get(row)? {
-                Some(vector) if vector.len() != dim_usize => {
+        let wanted = vector_length(data_type).ok_or_else(unknown_length)?;
+        through_column(argument, |column| {
+            let vectors = Vectors::of(column)?;
+            vectors_by_row(data_type, vectors.len, |row, values| {
+                let Some(vector) = vectors.get(row)? else { return Ok(false) };
+                if i32::try_from(vector.len()).ok() != Some(wanted) {
                     return Err(through_datafusion(SqlError::new(
                         SqlState::DATA_EXCEPTION,
-                        format!("expected {dim_usize} dimensions, not {}", vector.len()),
+                        format!("expected {wanted} dimensions, not {}", vector.len()),
                     )));
                 }
-                Some(vector) => {
-                    check_finite(vector)?;
-                    values.extend_from_slice(vector);
-                    valid.push(true);
-                }
-                None => {
-                    values.resize(values.len() + dim_usize, 0.0);
-                    valid.push(false);
-                }
-            }
-        }
-        let array: ArrayRef = Arc::new(FixedSizeListArray::try_new(
-            Arc::clone(item),
-            *dim,
-            Arc::new(Float32Array::from(values)),
-            Some(NullBuffer::from(valid)),
-        )?);
-        if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
-        }
-        Ok(ColumnarValue::Array(array))
-    }
-}
-
-/// The field of a vector that is made of others: it carries their model's mark if all of them have the same.
-pub(super) fn vector_result(name: &str, dim: usize, made_of: &[FieldRef]) -> Field {
-    let field = Field::new(name, vector_type(dim), true);
-    let mark = |field: &FieldRef| {
-        let metadata = field.metadata();
-        Some((metadata.get(MODEL_KEY)?.clone(), metadata.get(MODEL_VERSION_KEY)?.clone()))
-    };
-    let marks: Vec<_> = made_of.iter().map(mark).collect();
-    match marks.split_first() {
-        Some((Some((model, version)), rest))
-            if rest.iter().all(|other| *other == Some((model.clone(), version.clone()))) =>
-        {
-            field.with_metadata(HashMap::from([
-                (MODEL_KEY.to_owned(), model.clone()),
-                (MODEL_VERSION_KEY.to_owned(), version.clone()),
-            ]))
-        }
-        Some(_) | None => field,
+                check_finite(vector)?;
+                values.extend_from_slice(vector);
+                Ok(true)
+            })
+        })
     }
 }
 
@@ -666,27 +461,10 @@ fn check_finite(vector: &[f32]) -> Result<()> {
     }
 }
 
-pub(super) fn unknown_length() -> DataFusionError {
-    through_datafusion(
-        SqlError::new(
-            SqlState::INDETERMINATE_DATATYPE,
-            "the number of dimensions must be written out",
-        )
-        .with_hint("Write the cast as '[1,2,3]'::vector(3)."),
-    )
-}
-
-pub(super) fn wrong_arguments(function: &str, wanted: &str) -> DataFusionError {
-    through_datafusion(SqlError::new(
-        SqlState::UNDEFINED_FUNCTION,
-        format!("function {function} takes {wanted}"),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::Float64Array;
-    use datafusion::arrow::array::RecordBatch;
+    use arrow::array::{Array, ArrayRef, FixedSizeListArray, Float64Array, RecordBatch};
+    use arrow::datatypes::Float32Type;
     use datafusion::prelude::SessionContext;
 
     use super::*;

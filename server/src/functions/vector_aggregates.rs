@@ -25,8 +25,9 @@ use datafusion::logical_expr::{
 };
 use thanosql_protocol::{SqlError, SqlState};
 
-use super::vector::{Vectors, different_lengths, vector_result};
+use super::vector_column::{Vectors, different_lengths, vector_result, vectors_array};
 use crate::error::through_datafusion;
+use crate::plan::types::vector_length;
 
 /// Puts `avg` and `sum` of vectors in front of the same functions over numbers.
 pub fn vector_aggregates(numbers: impl Fn(&str) -> Option<Arc<AggregateUDF>>) -> Vec<AggregateUDF> {
@@ -34,11 +35,6 @@ pub fn vector_aggregates(numbers: impl Fn(&str) -> Option<Arc<AggregateUDF>>) ->
         .into_iter()
         .filter_map(|(name, fold)| Some(vector_aggregate(fold, numbers(name)?)))
         .collect()
-}
-
-/// `avg` in front of another, for plans that are made without names.
-pub fn vector_mean(numbers: Arc<AggregateUDF>) -> AggregateUDF {
-    vector_aggregate(Fold::Mean, numbers)
 }
 
 fn vector_aggregate(fold: Fold, numbers: Arc<AggregateUDF>) -> AggregateUDF {
@@ -61,12 +57,7 @@ struct VectorAggregate {
 }
 
 fn length(data_type: &DataType) -> Option<usize> {
-    match data_type {
-        DataType::FixedSizeList(item, length) if *item.data_type() == DataType::Float32 => {
-            usize::try_from(*length).ok()
-        }
-        _ => None,
-    }
+    vector_length(data_type).and_then(|length| usize::try_from(length).ok())
 }
 
 fn length_of(args: &AccumulatorArgs<'_>) -> Option<usize> {
@@ -269,14 +260,8 @@ impl Accumulator for VectorSum {
                 "value out of range: overflow",
             )));
         }
-        let item = Arc::new(Field::new("item", DataType::Float32, true));
-        let array = arrow::array::FixedSizeListArray::try_new(
-            item,
-            dim,
-            Arc::new(arrow::array::Float32Array::from(values)),
-            None,
-        )?;
-        Ok(ScalarValue::FixedSizeList(Arc::new(array)))
+        let mean = vectors_array(values, vec![true], dim).map_err(through_datafusion)?;
+        ScalarValue::try_from_array(&mean, 0)
     }
 
     fn size(&self) -> usize {

@@ -7,8 +7,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, FixedSizeListArray, Float32Array};
-use arrow::buffer::NullBuffer;
+use arrow::array::{ArrayRef, BooleanBuilder};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
@@ -18,9 +17,9 @@ use datafusion::logical_expr::{
 use thanosql_protocol::types::parse_vector;
 use thanosql_protocol::{SqlError, SqlState};
 
-use super::vector::{
-    Vectors, common_length, different_lengths, unknown_length, vector_argument, vector_result,
-    wrong_arguments,
+use super::vector_column::{
+    Vectors, common_length, different_lengths, two_vectors, unknown_length, vector_argument,
+    vector_result, vectors_by_row, wrong_arguments,
 };
 use crate::error::through_datafusion;
 use crate::learning::vector_type;
@@ -131,15 +130,6 @@ pub fn comparison_function(comparison: Comparison) -> ScalarUDF {
     ScalarUDF::new_from_impl(ComparisonFunction { comparison, signature })
 }
 
-fn two_vectors(name: &str, arguments: &[DataType]) -> Result<Vec<DataType>> {
-    if arguments.len() != 2 {
-        return Err(wrong_arguments(name, "two vectors"));
-    }
-    let coerced = arguments.iter().map(vector_argument).collect::<Result<Vec<_>>>()?;
-    common_length(&coerced)?;
-    Ok(coerced)
-}
-
 /// Both arguments row by row, and whether both are single values. A single value stands for each row.
 struct Pairs {
     a: Vectors,
@@ -233,34 +223,14 @@ impl ScalarUDFImpl for ArithmeticFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let pairs = Pairs::of(self.name(), &args)?;
-        let DataType::FixedSizeList(item, dim) = args.return_field.data_type() else {
-            return Err(unknown_length());
-        };
-        let length = usize::try_from(*dim).unwrap_or(0);
-        let mut values = Vec::with_capacity(pairs.rows * length);
-        let mut valid = Vec::with_capacity(pairs.rows);
-        for row in 0..pairs.rows {
-            let pair = pairs.get(row)?;
-            valid.push(pair.is_some());
-            match pair {
-                Some((a, _)) if a.len() != length => {
-                    return Err(different_lengths(length, a.len()));
-                }
-                Some((a, b)) => {
-                    for (x, y) in a.iter().zip(b) {
-                        values.push(self.operation.apply(*x, *y)?);
-                    }
-                }
-                None => values.resize(values.len() + length, 0.0),
+        let array = vectors_by_row(args.return_field.data_type(), pairs.rows, |row, values| {
+            let Some((a, b)) = pairs.get(row)? else { return Ok(false) };
+            for (x, y) in a.iter().zip(b) {
+                values.push(self.operation.apply(*x, *y)?);
             }
-        }
-        let array = FixedSizeListArray::try_new(
-            Arc::clone(item),
-            *dim,
-            Arc::new(Float32Array::from(values)),
-            Some(NullBuffer::from(valid)),
-        )?;
-        pairs.answer(Arc::new(array))
+            Ok(true)
+        })?;
+        pairs.answer(array)
     }
 }
 

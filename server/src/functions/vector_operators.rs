@@ -17,10 +17,11 @@ use sqlparser::ast::BinaryOperator;
 use thanosql_protocol::types::sql_type_name;
 use thanosql_protocol::{SqlError, SqlState};
 
-use super::vector::{Metric, common_length, metric_function};
+use super::vector::{Metric, metric_function};
 use super::vector_arithmetic::{
     Arithmetic, Comparison, any_vector, arithmetic_function, comparison_function,
 };
+use super::vector_column::common_length;
 use crate::error::through_datafusion;
 
 /// Plans the operators of vectors.

@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array};
-use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
@@ -15,8 +13,9 @@ use datafusion::logical_expr::{
 use thanosql_protocol::types::parse_vector;
 use thanosql_protocol::{SqlError, SqlState};
 
-use super::vector::{
-    Vectors, different_lengths, dot, unknown_length, vector_argument, vector_result,
+use super::vector::dot;
+use super::vector_column::{
+    Vectors, through_column, unknown_length, vector_argument, vector_result, vectors_by_row,
     wrong_arguments,
 };
 use crate::error::through_datafusion;
@@ -101,10 +100,6 @@ impl ScalarUDFImpl for ShapeFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let DataType::FixedSizeList(item, dim) = args.return_field.data_type() else {
-            return Err(unknown_length());
-        };
-        let result_length = usize::try_from(*dim).unwrap_or(0);
         let Some(argument) = args.args.first() else {
             return Err(wrong_arguments(self.name(), "a vector"));
         };
@@ -112,47 +107,25 @@ impl ScalarUDFImpl for ShapeFunction {
             Some(ColumnarValue::Scalar(ScalarValue::Int64(Some(number)))) => Ok(*number),
             _ => Err(unknown_length()),
         };
-        let scalar = matches!(argument, ColumnarValue::Scalar(_));
-        let vectors = Vectors::of(&match argument {
-            ColumnarValue::Array(array) => Arc::clone(array),
-            ColumnarValue::Scalar(value) => value.to_array()?,
-        })?;
-        let mut values = Vec::with_capacity(vectors.len * result_length);
-        let mut valid = Vec::with_capacity(vectors.len);
-        for row in 0..vectors.len {
-            let vector = vectors.get(row)?;
-            valid.push(vector.is_some());
-            let Some(vector) = vector else {
-                values.resize(values.len() + result_length, 0.0);
-                continue;
-            };
-            let before = values.len();
-            match self.shape {
-                Shape::Normalize => {
-                    let norm = f64::from(dot(vector, vector)).sqrt();
-                    values.extend(vector.iter().map(|value| {
-                        if norm > 0.0 { (f64::from(*value) / norm) as f32 } else { 0.0 }
-                    }));
+        through_column(argument, |column| {
+            let vectors = Vectors::of(column)?;
+            vectors_by_row(args.return_field.data_type(), vectors.len, |row, values| {
+                let Some(vector) = vectors.get(row)? else { return Ok(false) };
+                match self.shape {
+                    Shape::Normalize => {
+                        let norm = f64::from(dot(vector, vector)).sqrt();
+                        values.extend(vector.iter().map(|value| {
+                            if norm > 0.0 { (f64::from(*value) / norm) as f32 } else { 0.0 }
+                        }));
+                    }
+                    Shape::Part => {
+                        let (start, end) = part(vector.len(), number(1)?, number(2)?)?;
+                        values.extend_from_slice(&vector[start..end]);
+                    }
                 }
-                Shape::Part => {
-                    let (start, end) = part(vector.len(), number(1)?, number(2)?)?;
-                    values.extend_from_slice(&vector[start..end]);
-                }
-            }
-            if values.len() - before != result_length {
-                return Err(different_lengths(result_length, values.len() - before));
-            }
-        }
-        let array: ArrayRef = Arc::new(FixedSizeListArray::try_new(
-            Arc::clone(item),
-            *dim,
-            Arc::new(Float32Array::from(values)),
-            Some(NullBuffer::from(valid)),
-        )?);
-        if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
-        }
-        Ok(ColumnarValue::Array(array))
+                Ok(true)
+            })
+        })
     }
 }
 

@@ -42,8 +42,8 @@ pub use failure::{image_error, ml_error};
 use job::LiveJob;
 pub use job::{EpochRecord, JobError, JobHandle, JobKind, JobRecord, JobState};
 pub use model::{
-    ModelMetadata, Origin, TargetColumn, TrainingRows, other_vectors, provenance,
-    vector_column_name, vector_field, vector_type,
+    Mark, ModelMetadata, Origin, TargetColumn, TrainingRows, other_vectors, vector_column_name,
+    vector_field, vector_type,
 };
 pub(crate) use pretrained::read_file;
 use reference::Reference;

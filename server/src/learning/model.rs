@@ -28,9 +28,9 @@ pub const ROWS_PART: &str = "rows";
 pub const ALGORITHM: &str = "SimCLR";
 
 /// A vector column's metadata: the name of the model that made it.
-pub const MODEL_KEY: &str = "thanosql.model";
+const MODEL_KEY: &str = "thanosql.model";
 /// A vector column's metadata: that model's version.
-pub const MODEL_VERSION_KEY: &str = "thanosql.model_version";
+const MODEL_VERSION_KEY: &str = "thanosql.model_version";
 
 const METADATA_FORMAT: u32 = 1;
 
@@ -189,27 +189,53 @@ impl ModelMetadata {
 
 /// The column of a model's vectors, `name vector(dim)`, with the mark of the model that made them.
 pub fn vector_field(name: &str, entry: &ModelEntry, embedding_dim: usize) -> Field {
-    Field::new(name, vector_type(embedding_dim), true).with_metadata(provenance(entry))
+    Field::new(name, vector_type(embedding_dim), true)
+        .with_metadata(Mark::of_model(entry).metadata())
 }
 
 /// `vector(dim)`.
 pub fn vector_type(dim: usize) -> DataType {
     // No model comes near 2^31; the storage of its vectors would.
-    let dim = i32::try_from(dim).unwrap_or(i32::MAX);
-    DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, true)), dim)
+    crate::plan::types::vector(i32::try_from(dim).unwrap_or(i32::MAX))
 }
 
-/// The mark of the model that made a column's vectors.
-pub fn provenance(entry: &ModelEntry) -> HashMap<String, String> {
-    HashMap::from([
-        (MODEL_KEY.to_owned(), entry.name().to_owned()),
-        (MODEL_VERSION_KEY.to_owned(), entry.version().to_string()),
-    ])
+/// The mark of the model that made a column's vectors: its name and version. The column's field carries it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// The model's name.
+    pub model: String,
+    /// Its version.
+    pub version: String,
+}
+
+impl Mark {
+    /// The mark that a field carries.
+    pub fn of(field: &Field) -> Option<Mark> {
+        let metadata = field.metadata();
+        Some(Mark {
+            model: metadata.get(MODEL_KEY)?.clone(),
+            version: metadata.get(MODEL_VERSION_KEY)?.clone(),
+        })
+    }
+
+    /// The mark of the vectors that a stored model makes.
+    pub fn of_model(entry: &ModelEntry) -> Mark {
+        Mark { model: entry.name().to_owned(), version: entry.version().to_string() }
+    }
+
+    /// The metadata of a field that carries this mark.
+    pub fn metadata(&self) -> HashMap<String, String> {
+        HashMap::from([
+            (MODEL_KEY.to_owned(), self.model.clone()),
+            (MODEL_VERSION_KEY.to_owned(), self.version.clone()),
+        ])
+    }
 }
 
 /// 55000: a column's vectors were made by another model or version than `entry`.
-pub fn other_vectors(column: &str, model: &str, version: &str, entry: &ModelEntry) -> SqlError {
-    let message = if model == entry.name() {
+pub fn other_vectors(column: &str, mark: &Mark, entry: &ModelEntry) -> SqlError {
+    let Mark { model, version } = mark;
+    let message = if model.as_str() == entry.name() {
         format!(
             "the vectors in \"{column}\" were made by version {version} of the model \"{model}\", which is version {} now",
             entry.version()

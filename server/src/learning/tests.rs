@@ -163,7 +163,7 @@ async fn a_model_is_trained_stored_and_used() {
     assert_eq!(record.kind, JobKind::Fit);
     let newer = store.snapshot().model("m").unwrap();
     assert!(newer.version() > entry.version());
-    let mark = |entry| crate::plan::provenance::mark_of(&vector_field("v", entry, 1));
+    let mark = |entry| Mark::of(&vector_field("v", entry, 1));
     assert!(mark(&entry).is_some());
     assert_ne!(mark(&entry), mark(&newer));
     learning.shutdown().await;

@@ -7,7 +7,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
-use std::hash::{Hash, Hasher};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -29,8 +29,10 @@ use thanosql_protocol::types::{self, TextStyle};
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::rows::is_text;
+use super::types::vector_length;
 use crate::error::through_datafusion;
 use crate::functions::vector::to_vector_function;
+use crate::functions::vector_column::through_column;
 
 /// An expression as a value of `target`, as an assignment to a column makes it.
 pub fn assign(expr: Expr, schema: &dyn ExprSchema, target: &DataType) -> Result<Expr> {
@@ -54,16 +56,6 @@ pub fn assign(expr: Expr, schema: &dyn ExprSchema, target: &DataType) -> Result<
         return Ok(ScalarUDF::from(RoundTo::new(target.clone())).call(vec![expr]));
     }
     Ok(Expr::Cast(Cast::new(Box::new(expr), target.clone())))
-}
-
-/// The number of dimensions of a vector's type; 0 stands for any.
-fn vector_length(data_type: &DataType) -> Option<i32> {
-    match data_type {
-        DataType::FixedSizeList(item, length) if *item.data_type() == DataType::Float32 => {
-            Some(*length)
-        }
-        _ => None,
-    }
 }
 
 fn is_list(data_type: &DataType) -> bool {
@@ -131,8 +123,6 @@ pub fn write_text(expr: Expr, schema: &dyn ExprSchema) -> Result<Expr> {
 pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut changed = false;
     let rewritten = plan.transform_up_with_subqueries(|node| {
-        // A cast may have changed the type of a column below.
-        let node = if changed { node.recompute_schema()? } else { node };
         let mut schema = DFSchema::empty();
         for input in node.inputs() {
             schema.merge(input.schema());
@@ -156,6 +146,7 @@ pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
             Ok(expr.update_data(|expr| name.restore(expr)))
         })?;
         changed |= mapped.transformed;
+        // A cast, here or below, may have changed the type of a column.
         Ok(if changed { Transformed::yes(mapped.data.recompute_schema()?) } else { mapped })
     })?;
     Ok(rewritten.data)
@@ -206,7 +197,7 @@ fn is_rounded(source: &DataType, target: &DataType) -> bool {
 }
 
 /// Writes PostgreSQL's text form of a type.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct WriteText {
     signature: Signature,
     /// The type, with the metadata that says more about it.
@@ -219,20 +210,6 @@ impl WriteText {
             signature: Signature::any(1, Volatility::Immutable),
             field: field.clone().with_name(""),
         }
-    }
-}
-
-impl PartialEq for WriteText {
-    fn eq(&self, other: &WriteText) -> bool {
-        self.field == other.field
-    }
-}
-
-impl Eq for WriteText {}
-
-impl Hash for WriteText {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.field.data_type().hash(state);
     }
 }
 
@@ -250,21 +227,18 @@ impl ScalarUDFImpl for WriteText {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = matches!(args.args[0], ColumnarValue::Scalar(_));
-        let values = args.args[0].to_array(if constant { 1 } else { args.number_rows })?;
         let style = TextStyle::default();
-        let texts: StringArray = (0..values.len())
-            .map(|row| types::text_value(values.as_ref(), row, &self.field, &style))
-            .collect();
-        if constant {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&texts, 0)?));
-        }
-        Ok(ColumnarValue::Array(Arc::new(texts)))
+        through_column(&args.args[0], |values| {
+            let texts: StringArray = (0..values.len())
+                .map(|row| types::text_value(values.as_ref(), row, &self.field, &style))
+                .collect();
+            Ok(Arc::new(texts))
+        })
     }
 }
 
 /// A number as a whole one: numeric away from zero at the half, floats to the even one, as PostgreSQL rounds.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct RoundTo {
     signature: Signature,
     target: DataType,
@@ -273,20 +247,6 @@ struct RoundTo {
 impl RoundTo {
     fn new(target: DataType) -> RoundTo {
         RoundTo { signature: Signature::any(1, Volatility::Immutable), target }
-    }
-}
-
-impl PartialEq for RoundTo {
-    fn eq(&self, other: &RoundTo) -> bool {
-        self.target == other.target
-    }
-}
-
-impl Eq for RoundTo {}
-
-impl Hash for RoundTo {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.target.hash(state);
     }
 }
 
@@ -304,13 +264,7 @@ impl ScalarUDFImpl for RoundTo {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = matches!(args.args[0], ColumnarValue::Scalar(_));
-        let values = args.args[0].to_array(if constant { 1 } else { args.number_rows })?;
-        let values = round_column(&values, &self.target)?;
-        if constant {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?));
-        }
-        Ok(ColumnarValue::Array(values))
+        through_column(&args.args[0], |values| round_column(values, &self.target))
     }
 }
 
@@ -330,7 +284,7 @@ fn round_column(values: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
 }
 
 /// Reads PostgreSQL's text form of a type.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct ReadText {
     signature: Signature,
     target: DataType,
@@ -341,20 +295,6 @@ struct ReadText {
 impl ReadText {
     fn new(target: DataType) -> ReadText {
         ReadText { signature: Signature::any(1, Volatility::Immutable), target, any_length: false }
-    }
-}
-
-impl PartialEq for ReadText {
-    fn eq(&self, other: &ReadText) -> bool {
-        self.target == other.target && self.any_length == other.any_length
-    }
-}
-
-impl Eq for ReadText {}
-
-impl Hash for ReadText {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.target.hash(state);
     }
 }
 
@@ -372,62 +312,44 @@ impl ScalarUDFImpl for ReadText {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = matches!(args.args[0], ColumnarValue::Scalar(_));
         if vector_length(&self.target) == Some(0) && !self.any_length {
             // It may be described, but a column's vectors have one length, which must be known.
             return Err(through_datafusion(unknown_dimensions()));
         }
-        let texts = args.args[0].to_array(if constant { 1 } else { args.number_rows })?;
-        let values = read_column(&texts, &self.target)?;
-        if constant {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?));
-        }
-        Ok(ColumnarValue::Array(values))
+        through_column(&args.args[0], |texts| read_column(texts, &self.target))
     }
 }
 
 /// Numbers in the form in which nearly all of them come, at once. `None` if a text is anything else, valid or not: the
 /// careful way below knows PostgreSQL's other forms and its errors.
 fn read_plain_numbers(texts: &StringArray, target: &DataType) -> Option<ArrayRef> {
-    fn integers<T: ArrowPrimitiveType>(texts: &StringArray) -> Option<ArrayRef>
-    where
-        T::Native: std::str::FromStr,
-    {
+    fn numbers<T: ArrowPrimitiveType>(
+        texts: &StringArray,
+        read: impl Fn(&str) -> Option<T::Native>,
+    ) -> Option<ArrayRef> {
         let mut values = PrimitiveBuilder::<T>::with_capacity(texts.len());
         for text in texts {
             match text {
-                Some(text) => values.append_value(text.parse().ok()?),
+                Some(text) => values.append_value(read(text)?),
                 None => values.append_null(),
             }
         }
         Some(Arc::new(values.finish()))
     }
     /// Zeros and infinities may be numbers that do not fit.
-    fn floats<T: ArrowPrimitiveType>(
-        texts: &StringArray,
-        is_plain: impl Fn(T::Native) -> bool,
-    ) -> Option<ArrayRef>
-    where
-        T::Native: std::str::FromStr,
-    {
-        let mut values = PrimitiveBuilder::<T>::with_capacity(texts.len());
-        for text in texts {
-            match text {
-                Some("0") => values.append_value(T::default_value()),
-                Some(text) => {
-                    values.append_value(text.parse().ok().filter(|value| is_plain(*value))?)
-                }
-                None => values.append_null(),
-            }
-        }
-        Some(Arc::new(values.finish()))
+    fn float<F: Default + FromStr>(text: &str, is_plain: impl Fn(&F) -> bool) -> Option<F> {
+        if text == "0" { Some(F::default()) } else { text.parse().ok().filter(is_plain) }
     }
     match target {
-        DataType::Int16 => integers::<Int16Type>(texts),
-        DataType::Int32 => integers::<Int32Type>(texts),
-        DataType::Int64 => integers::<Int64Type>(texts),
-        DataType::Float32 => floats::<Float32Type>(texts, |value| value.is_normal()),
-        DataType::Float64 => floats::<Float64Type>(texts, |value| value.is_normal()),
+        DataType::Int16 => numbers::<Int16Type>(texts, |text| text.parse().ok()),
+        DataType::Int32 => numbers::<Int32Type>(texts, |text| text.parse().ok()),
+        DataType::Int64 => numbers::<Int64Type>(texts, |text| text.parse().ok()),
+        DataType::Float32 => {
+            numbers::<Float32Type>(texts, |text| float(text, |value: &f32| value.is_normal()))
+        }
+        DataType::Float64 => {
+            numbers::<Float64Type>(texts, |text| float(text, |value: &f64| value.is_normal()))
+        }
         _ => None,
     }
 }

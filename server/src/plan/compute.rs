@@ -9,18 +9,20 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::Field;
 use datafusion::common::{Column, DFSchema};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use thanosql_protocol::{SqlError, SqlState};
 
-use super::provenance::{Mark, marks};
-use super::rows::{built, find_column, options};
+use super::provenance::marks;
+use super::rows::{built, find_column, not_a_vector, options};
+use super::types::vector_length;
 use super::{Scope, plan_body, plan_relation};
 use crate::functions::nearest::{NearestContext, nearest_function};
 use crate::functions::parts::part_of;
+use crate::learning::Mark;
 use crate::sql::{ComputeFunction, ComputeKind, GroupbyEmbMeanOptions, Options, SimilarityOptions};
 
 /// The usual names of a column of labels, best first.
@@ -191,15 +193,11 @@ fn vector_column(
     option: &str,
     position: usize,
 ) -> Result<usize, SqlError> {
-    let is_vector = |field: &Field| matches!(field.data_type(), DataType::FixedSizeList(item, _) if *item.data_type() == DataType::Float32);
+    let is_vector = |field: &Field| vector_length(field.data_type()).is_some();
     if let Some(name) = named {
         let index = find_column(schema, name, position)?;
         if !is_vector(schema.field(index)) {
-            return Err(SqlError::new(
-                SqlState::DATATYPE_MISMATCH,
-                format!("column \"{name}\" is not a vector"),
-            )
-            .at(position));
+            return Err(not_a_vector(name).at(position));
         }
         return Ok(index);
     }
@@ -221,10 +219,7 @@ fn vector_column(
 }
 
 fn length(field: &Field) -> i32 {
-    match field.data_type() {
-        DataType::FixedSizeList(_, length) => *length,
-        _ => 0,
-    }
+    vector_length(field.data_type()).unwrap_or(0)
 }
 
 /// Two marks of a column, if vectors of more than one model or version stand in it.

@@ -6,8 +6,6 @@
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
-use std::hash::{Hash, Hasher};
-
 use arrow::array::Datum;
 use arrow::compute::kernels::numeric::{add, mul, sub};
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, TimeUnit};
@@ -231,7 +229,7 @@ enum Arithmetic {
 }
 
 /// One of the operations over two columns of one whole type.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct CheckedArithmetic {
     operation: Arithmetic,
     signature: Signature,
@@ -240,20 +238,6 @@ struct CheckedArithmetic {
 impl CheckedArithmetic {
     fn new(operation: Arithmetic) -> CheckedArithmetic {
         CheckedArithmetic { operation, signature: Signature::any(2, Volatility::Immutable) }
-    }
-}
-
-impl PartialEq for CheckedArithmetic {
-    fn eq(&self, other: &CheckedArithmetic) -> bool {
-        self.operation == other.operation
-    }
-}
-
-impl Eq for CheckedArithmetic {}
-
-impl Hash for CheckedArithmetic {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.operation.hash(state);
     }
 }
 

@@ -10,14 +10,14 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::ModelEntry;
 
-use super::provenance::{self, Mark, mark_of};
+use super::provenance;
 use super::rows::{Fallback, built, image_column, model, options};
 use super::{Scope, plan_body};
 use crate::functions::evaluate::NEIGHBOURS;
 use crate::functions::parts::part_of;
 use crate::functions::predict::{PredictContext, predict_function};
 use crate::learning::reference::check_labelled;
-use crate::learning::{ModelMetadata, OnError};
+use crate::learning::{Mark, ModelMetadata, OnError};
 use crate::sql::{Predict, PredictOptions};
 
 /// The struct's column before it is taken apart.
@@ -53,9 +53,9 @@ pub(super) fn source_of(
     if named.is_some() {
         return images();
     }
-    let own = Mark { model: entry.name().to_owned(), version: entry.version().to_string() };
+    let own = Mark::of_model(entry);
     let made_by_it = |column: &usize| {
-        mark_of(schema.field(*column)).as_ref() == Some(&own)
+        Mark::of(schema.field(*column)).as_ref() == Some(&own)
             && provenance::check_column(plan, *column, entry).is_ok()
     };
     if let Some(column) = (0..schema.fields().len()).find(made_by_it) {

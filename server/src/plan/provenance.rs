@@ -15,26 +15,7 @@ use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, JoinType, LogicalP
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::ModelEntry;
 
-use crate::learning::model::{MODEL_KEY, MODEL_VERSION_KEY};
-use crate::learning::other_vectors;
-
-/// A model's name and version.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark {
-    /// The model's name.
-    pub model: String,
-    /// Its version.
-    pub version: String,
-}
-
-/// The mark that a field carries.
-pub fn mark_of(field: &Field) -> Option<Mark> {
-    let metadata = field.metadata();
-    Some(Mark {
-        model: metadata.get(MODEL_KEY)?.clone(),
-        version: metadata.get(MODEL_VERSION_KEY)?.clone(),
-    })
-}
+use crate::learning::{Mark, other_vectors};
 
 /// Every mark of what a plan's column is made of.
 pub fn marks(plan: &LogicalPlan, column: usize) -> BTreeSet<Mark> {
@@ -48,12 +29,10 @@ pub fn marks(plan: &LogicalPlan, column: usize) -> BTreeSet<Mark> {
 /// # Errors
 /// 55000.
 pub fn check_column(plan: &LogicalPlan, column: usize, entry: &ModelEntry) -> Result<(), SqlError> {
-    let own = Mark { model: entry.name().to_owned(), version: entry.version().to_string() };
+    let own = Mark::of_model(entry);
     match marks(plan, column).into_iter().find(|mark| *mark != own) {
         None => Ok(()),
-        Some(Mark { model, version }) => {
-            Err(other_vectors(plan.schema().field(column).name(), &model, &version, entry))
-        }
+        Some(other) => Err(other_vectors(plan.schema().field(column).name(), &other, entry)),
     }
 }
 
@@ -62,7 +41,7 @@ pub fn check_column(plan: &LogicalPlan, column: usize, entry: &ModelEntry) -> Re
 /// # Errors
 /// 55000.
 pub fn check_assignment(plan: &LogicalPlan, column: usize, target: &Field) -> Result<(), SqlError> {
-    let Some(kept) = mark_of(target) else { return Ok(()) };
+    let Some(kept) = Mark::of(target) else { return Ok(()) };
     match marks(plan, column).into_iter().find(|mark| *mark != kept) {
         None => Ok(()),
         Some(given) => Err(mixed(target.name(), &given, &kept)),
@@ -156,7 +135,7 @@ fn collect(plan: &LogicalPlan, column: usize, found: &mut BTreeSet<Mark>) {
 
 fn of_field(plan: &LogicalPlan, column: usize, found: &mut BTreeSet<Mark>) {
     if let Some(field) = plan.schema().fields().get(column) {
-        found.extend(mark_of(field));
+        found.extend(Mark::of(field));
     }
 }
 
@@ -180,14 +159,14 @@ fn of_parts(expr: &Expr, inputs: &[&LogicalPlan], schema: &DFSchema, found: &mut
             Expr::ScalarSubquery(query) => collect(&query.subquery, 0, found),
             Expr::Literal(_, Some(metadata)) => {
                 let field = metadata.add_to_field(Field::new("", DataType::Null, true));
-                found.extend(mark_of(&field));
+                found.extend(Mark::of(&field));
             }
             // The vectors that embed makes, and what was computed from its field before.
             Expr::ScalarFunction(call) => {
                 if call.func.as_async().is_some()
                     && let Ok((_, field)) = part.to_field(schema)
                 {
-                    found.extend(mark_of(&field));
+                    found.extend(Mark::of(&field));
                 }
                 let is_vector =
                     part.get_type(schema).is_ok_and(|data_type| holds_vectors(&data_type));
@@ -214,7 +193,6 @@ fn holds_vectors(data_type: &DataType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, FixedSizeListArray, Int32Array, RecordBatch};
@@ -228,11 +206,9 @@ mod tests {
             [Some([Some(1.0), Some(0.0)])],
             2,
         );
+        let mark = Mark { model: name.to_owned(), version: version.to_owned() };
         let vector =
-            Field::new("v", crate::plan::types::vector(2), true).with_metadata(HashMap::from([
-                (MODEL_KEY.to_owned(), name.to_owned()),
-                (MODEL_VERSION_KEY.to_owned(), version.to_owned()),
-            ]));
+            Field::new("v", crate::plan::types::vector(2), true).with_metadata(mark.metadata());
         let schema = Schema::new(vec![Field::new("id", DataType::Int32, true), vector]);
         let columns: Vec<ArrayRef> = vec![Arc::new(Int32Array::from(vec![1])), Arc::new(vectors)];
         RecordBatch::try_new(Arc::new(schema), columns).unwrap()

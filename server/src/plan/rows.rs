@@ -238,6 +238,11 @@ fn plan_search(
     built(builder.and_then(LogicalPlanBuilder::build))
 }
 
+/// 42804: a column that is named for its vectors.
+pub(super) fn not_a_vector(column: &str) -> SqlError {
+    SqlError::new(SqlState::DATATYPE_MISMATCH, format!("column \"{column}\" is not a vector"))
+}
+
 /// The column of vectors to search, checked against the model.
 fn vector_column(
     input: &LogicalPlan,
@@ -253,11 +258,7 @@ fn vector_column(
     })?;
     let field = schema.field(index);
     let DataType::FixedSizeList(_, dimensions) = field.data_type() else {
-        return Err(SqlError::new(
-            SqlState::DATATYPE_MISMATCH,
-            format!("column \"{column}\" is not a vector"),
-        )
-        .at(search.body.position));
+        return Err(not_a_vector(column).at(search.body.position));
     };
     provenance::check_column(input, index, entry)
         .map_err(|error| SqlError { position: Some(search.model.position), ..error })?;

@@ -15,6 +15,7 @@ use sqlparser::ast::{
     ArrayElemTypeDef, CharacterLength, DataType as SqlType, ExactNumberInfo, ObjectName,
     ObjectNamePart, TimezoneInfo,
 };
+use thanosql_protocol::types::MAX_VECTOR_DIMENSIONS;
 use thanosql_protocol::{SqlError, SqlState};
 
 /// Metadata key: the PostgreSQL type where Arrow's type alone does not tell.
@@ -24,8 +25,6 @@ pub const PG_TYPMOD: &str = "pg_typmod";
 /// Metadata key: the SQL text of a column's default.
 pub const COLUMN_DEFAULT: &str = "default";
 
-/// The most dimensions of a vector, as in pgvector.
-pub const MAX_VECTOR_DIMENSIONS: i32 = 16_000;
 /// numeric without precision: what an i128 holds with room on both sides of the point.
 const NUMERIC_PRECISION: u8 = 38;
 const NUMERIC_SCALE: i8 = 10;
@@ -174,7 +173,7 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
         "vector" => match modifiers {
             [dimensions] => {
                 let count = dimensions
-                    .parse::<i32>()
+                    .parse::<usize>()
                     .ok()
                     .filter(|count| (1..=MAX_VECTOR_DIMENSIONS).contains(count))
                     .ok_or_else(|| {
@@ -183,7 +182,7 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
                             format!("dimensions of type vector must be between 1 and {MAX_VECTOR_DIMENSIONS}, not {dimensions}"),
                         )
                     })?;
-                plain(vector(count))
+                plain(crate::learning::vector_type(count))
             }
             _ => Err(SqlError::new(
                 SqlState::INVALID_PARAMETER_VALUE,
@@ -246,6 +245,16 @@ pub(crate) fn vector_type_name(dimensions: usize) -> SqlType {
 /// The type of a vector of `dimensions` elements; 0 stands for any.
 pub fn vector(dimensions: i32) -> DataType {
     DataType::FixedSizeList(Arc::new(Field::new("item", DataType::Float32, true)), dimensions)
+}
+
+/// The number of dimensions of a vector's type; 0 stands for any.
+pub fn vector_length(data_type: &DataType) -> Option<i32> {
+    match data_type {
+        DataType::FixedSizeList(item, length) if *item.data_type() == DataType::Float32 => {
+            Some(*length)
+        }
+        _ => None,
+    }
 }
 
 /// Plans casts (`x::vector(3)`) with the mapping of column types.
