@@ -126,7 +126,8 @@ pub(crate) fn read_parameter(
 /// # Errors
 ///
 /// 22P03 for bytes that are no such value, 22003 for one that Arrow's type has no room for, 22021 for text that is not
-/// UTF-8, 22000 for a vector of another length, 0A000 for a type whose binary form is not known.
+/// UTF-8, 22000 for a vector of another length, 54000 for one of more dimensions than a vector can have, 0A000 for a type whose binary form is
+/// not known.
 pub fn parse_binary(bytes: &[u8], field: &Field) -> Result<ArrayRef, SqlError> {
     binary::read_value(bytes, type_oid(field), field.data_type())
 }

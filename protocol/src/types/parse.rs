@@ -438,14 +438,7 @@ fn parse_date(text: &str, zone: &TimeZone) -> Result<i32, SqlError> {
     let (trimmed, before_christ) = era(trimmed);
     let (date, rest) = parse_day(trimmed).ok_or_else(|| bad_datetime("date", text))?;
     // A time and a zone after the date are read and left out, as PostgreSQL does. pgjdbc sends `2026-01-02 +00`.
-    let rest = rest.trim_start();
-    let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest).trim_start();
-    let rest = if rest.starts_with(|character: char| character.is_ascii_digit()) {
-        parse_time(rest).ok_or_else(|| bad_datetime("date", text))?.1
-    } else {
-        rest
-    };
-    let rest = rest.trim();
+    let (_, rest) = time_after_date(rest).ok_or_else(|| bad_datetime("date", text))?;
     if !rest.is_empty() && parse_offset(rest, zone).is_none() {
         return Err(bad_datetime("date", text));
     }
@@ -487,18 +480,11 @@ fn parse_timestamp(text: &str, with_zone: bool, zone: &TimeZone) -> Result<i64, 
     let (trimmed, before_christ) = era(trimmed);
     let (date, rest) = parse_day(trimmed).ok_or_else(syntax)?;
     let days = date.days(before_christ).ok_or_else(|| field_out_of_range(text))?;
-    let rest = rest.trim_start();
-    let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest).trim_start();
-    let (time, rest) = if rest.starts_with(|character: char| character.is_ascii_digit()) {
-        parse_time(rest).ok_or_else(syntax)?
-    } else {
-        (0, rest)
-    };
+    let (time, rest) = time_after_date(rest).ok_or_else(syntax)?;
     let local = days
         .checked_mul(MICROS_PER_DAY)
         .and_then(|micros| micros.checked_add(time))
         .ok_or_else(|| out_of_range_datetime(type_name, text))?;
-    let rest = rest.trim();
     if rest.is_empty() {
         return if with_zone {
             local_to_utc(local, zone).ok_or_else(|| out_of_range_datetime(type_name, text))
@@ -681,6 +667,18 @@ fn month_by_name(word: &str) -> Option<u32> {
                 && (word.len() == 3 || word.len() == name.len())
         })
         .map(|index| index as u32 + 1)
+}
+
+/// The time of day that stands after a date in microseconds, 0 without one, and what follows it: a zone, if anything.
+fn time_after_date(text: &str) -> Option<(i64, &str)> {
+    let text = text.trim_start();
+    let text = text.strip_prefix(['T', 't']).unwrap_or(text).trim_start();
+    let (time, rest) = if text.starts_with(|character: char| character.is_ascii_digit()) {
+        parse_time(text)?
+    } else {
+        (0, text)
+    };
+    Some((time, rest.trim()))
 }
 
 /// The time of day at the start of a text in microseconds, and what follows it.
