@@ -255,6 +255,7 @@ pub(crate) fn now_us() -> i64 {
 /// A job in memory: its record as it changes, and the way to stop it.
 #[derive(Debug)]
 pub(crate) struct LiveJob {
+    id: u64,
     record: watch::Sender<JobRecord>,
     cancel: CancellationToken,
     /// Why it is being stopped, set before `cancel` is pulled.
@@ -273,10 +274,16 @@ enum StopReason {
 impl LiveJob {
     pub(crate) fn new(record: JobRecord) -> Arc<LiveJob> {
         Arc::new(LiveJob {
+            id: record.id,
             record: watch::Sender::new(record),
             cancel: CancellationToken::new(),
             stop_reason: Mutex::new(None),
         })
+    }
+
+    /// The job's number.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn record(&self) -> JobRecord {
@@ -319,7 +326,7 @@ impl LiveJob {
     pub(crate) fn stop_error(&self) -> SqlError {
         match &*self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(StopReason::Cancelled(reason)) => reason.clone(),
-            Some(StopReason::Interrupted) => job_interrupted(self.record.borrow().id),
+            Some(StopReason::Interrupted) => job_interrupted(self.id),
             None => job_cancelled(),
         }
     }
@@ -344,14 +351,13 @@ fn statement_cancelled() -> SqlError {
 /// A filed job. Dropping the handle leaves the job alone; dropping the future of [`JobHandle::wait`] stops it.
 #[derive(Debug)]
 pub struct JobHandle {
-    pub(crate) id: u64,
     pub(crate) job: Arc<LiveJob>,
 }
 
 impl JobHandle {
     /// The job's number.
     pub fn id(&self) -> u64 {
-        self.id
+        self.job.id()
     }
 
     /// The record as it is now.
@@ -404,7 +410,7 @@ impl JobHandle {
             }
             reported_epochs = record.curve.len();
             if record.interrupted {
-                return Err(job_interrupted(self.id));
+                return Err(job_interrupted(self.id()));
             }
             match record.state {
                 JobState::Succeeded => return Ok(record),
@@ -425,7 +431,7 @@ impl JobHandle {
                         let _ = tokio::time::timeout(CANCEL_PATIENCE, ended).await;
                     }
                     return Err(match self.job.is_interrupted() {
-                        true => job_interrupted(self.id),
+                        true => job_interrupted(self.id()),
                         false => statement_cancelled(),
                     });
                 }
@@ -439,7 +445,7 @@ impl JobHandle {
                     match record.state {
                         JobState::Queued if !said_queued => {
                             said_queued = true;
-                            notices.send(Notice::new(format!("job {} waits for the device {}", self.id, record.device)));
+                            notices.send(Notice::new(format!("job {} waits for the device {}", record.id, record.device)));
                         }
                         JobState::Running if record.step > 0 && reported_step != (record.epoch, record.step) => {
                             reported_step = (record.epoch, record.step);
@@ -543,7 +549,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn cancelling_the_statement_stops_the_job() {
         let job = LiveJob::new(record());
-        let handle = JobHandle { id: 3, job: Arc::clone(&job) };
+        let handle = JobHandle { job: Arc::clone(&job) };
         let cancel = CancellationToken::new();
         cancel.cancel();
         let stopper = Arc::clone(&job);
@@ -562,11 +568,11 @@ pub(crate) mod tests {
         let job = LiveJob::new(record());
         let quiet = NoticeSender::disconnected();
         let cancel = CancellationToken::new();
-        let watch = JobHandle { id: 3, job: Arc::clone(&job) };
+        let watch = JobHandle { job: Arc::clone(&job) };
         let short = Duration::from_millis(5);
         assert!(tokio::time::timeout(short, watch.watch(&cancel, &quiet)).await.is_err());
         assert!(!job.cancel_token().is_cancelled());
-        let wait = JobHandle { id: 3, job: Arc::clone(&job) };
+        let wait = JobHandle { job: Arc::clone(&job) };
         assert!(tokio::time::timeout(short, wait.wait(&cancel, &quiet)).await.is_err());
         assert!(job.cancel_token().is_cancelled());
     }

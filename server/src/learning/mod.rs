@@ -337,7 +337,7 @@ impl Learning {
             job.interrupt();
             training::finish_unstarted(&task, &self.shared);
         }
-        Ok(JobHandle { id, job })
+        Ok(JobHandle { job })
     }
 
     /// Asks a job to stop; it does so within a step. The record is the one at the moment: wait for the end with
@@ -375,7 +375,7 @@ impl Learning {
             Some(live) => live,
             None => LiveJob::new(self.stored_job(job)?),
         };
-        Ok(JobHandle { id: job, job: live })
+        Ok(JobHandle { job: live })
     }
 
     /// All jobs by their number: the stored ones, and live ones as far as they have come. Blocking.

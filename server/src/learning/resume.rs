@@ -144,8 +144,7 @@ impl Learning {
         if job.cancel_token().is_cancelled() {
             return Err(job.stop_error());
         }
-        let id = job.record().id;
-        let bytes = self.shared.store.request(id).map_err(crate::error::storage_error)?;
+        let bytes = self.shared.store.request(job.id()).map_err(crate::error::storage_error)?;
         // It may be cancelled while this runs.
         let request = TrainingRequest::decode(bytes.ok_or_else(job_cancelled)?)?;
         let worker = self.worker(request.device.unwrap_or(self.shared.options.device));

@@ -172,7 +172,7 @@ pub(crate) fn finish(job: &LiveJob, shared: &Shared, outcome: Result<(), SqlErro
 
 fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), SqlError> {
     let TrainingTask { job, start, again } = task;
-    let id = job.record().id;
+    let id = job.id();
     let storage_error = crate::error::storage_error;
     // It is gone once the job is being cancelled.
     let request =
@@ -488,10 +488,9 @@ impl<'a> Observer<'a> {
         if !is_due || report.epoch >= epochs {
             return Ok(());
         }
-        let id = self.job.record().id;
         self.shared
             .store
-            .put_checkpoint(id, &report.checkpoint)
+            .put_checkpoint(self.job.id(), &report.checkpoint)
             .map_err(crate::error::storage_error)?;
         self.checkpoint = Some((Instant::now(), began.elapsed()));
         Ok(())
@@ -549,12 +548,12 @@ impl TrainingObserver for Observer<'_> {
         let record = self.job.update(|record| {
             record.epoch = report.epoch;
             record.fruitless = 0;
-            record.curve.push(EpochRecord {
+            record.curve.push(epoch_record(&EpochSummary {
                 epoch: report.epoch,
-                loss: Some(report.loss).filter(|loss| loss.is_finite()),
+                loss: report.loss,
                 knn_accuracy: report.knn_accuracy,
                 seconds: report.seconds,
-            });
+            }));
         });
         let kept = self
             .shared

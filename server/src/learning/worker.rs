@@ -130,8 +130,8 @@ impl Worker {
             return Err(Box::new(task));
         }
         // One that goes on after the server's end was filed before those of now.
-        let id = task.job.record().id;
-        let place = queue.jobs.partition_point(|other| other.job.record().id < id);
+        let id = task.job.id();
+        let place = queue.jobs.partition_point(|other| other.job.id() < id);
         queue.jobs.insert(place, task);
         drop(queue);
         self.wake.notify_all();
