@@ -6,19 +6,15 @@
 //!
 //! EXPLAIN ANALYZE runs what it explains. Of a query that is what was asked for; of a statement that leaves something behind it is refused.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
-use futures::StreamExt as _;
 use thanosql_ml::recipe::{LEARNING_RATE, MAX_BATCH, TEMPERATURE, WEIGHT_DECAY};
-use thanosql_protocol::{Response, RowsTag, SqlError, SqlState};
+use thanosql_protocol::{Response, SqlError, SqlState};
 
-use super::Control;
 use super::models::{embedding_plan, object_name, path_argument};
-use super::query::{rows, text_schema};
+use super::query::{text_rows, text_schema};
 use super::training::{DEFAULT_EPOCHS, Plan, Training, TrainingColumns};
+use super::{Control, rowset};
 use crate::error::datafusion_error;
 use crate::learning::JobRecord;
 use crate::plan::rows::{model, options};
@@ -32,9 +28,12 @@ use crate::sql::{
 /// Said where the statement would be refused because of what is there now.
 const TAKEN: &str = "; as it stands it would be refused, the name is taken";
 
+/// The names of the answer's columns.
+const COLUMNS: [&str; 2] = ["plan_type", "plan"];
+
 /// The columns of the answer.
 pub(crate) fn explain_schema() -> SchemaRef {
-    text_schema(["plan_type", "plan"])
+    text_schema(COLUMNS)
 }
 
 /// Lines of `name = value`.
@@ -89,9 +88,8 @@ impl ClientSession {
                 .explain(explain.verbose, false)
                 .and_then(LogicalPlanBuilder::build)
                 .map_err(|error| datafusion_error(error, None))?;
-            let mut stream = control.run(self.start(&scope, explained)).await?;
-            while let Some(batch) = control.run(async { Ok(stream.next().await) }).await? {
-                let batch = batch.map_err(|error| datafusion_error(error, None))?;
+            let stream = control.run(self.start(&scope, explained)).await?;
+            for batch in rowset::collect(stream, control).await? {
                 let text = |column: usize, row: usize| {
                     arrow::util::display::array_value_to_string(batch.column(column), row)
                         .map_err(crate::error::arrow_error)
@@ -101,13 +99,9 @@ impl ClientSession {
                 }
             }
         }
-        let schema = explain_schema();
         let (kinds, texts): (Vec<String>, Vec<String>) = answer.into_iter().unzip();
-        let columns: Vec<ArrayRef> =
-            vec![Arc::new(StringArray::from(kinds)), Arc::new(StringArray::from(texts))];
-        let batch =
-            RecordBatch::try_new(schema.clone(), columns).map_err(crate::error::arrow_error)?;
-        Ok(rows(schema, vec![batch], RowsTag::Fixed("EXPLAIN".to_string())))
+        let [kind, text] = COLUMNS;
+        Ok(text_rows(&[(kind, kinds), (text, texts)], "EXPLAIN"))
     }
 
     fn explain_training(

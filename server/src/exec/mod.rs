@@ -77,6 +77,15 @@ impl Control {
         }
     }
 
+    /// What a statement answers for work that failed: 57014 tells why it was stopped, if it was.
+    pub fn with_reason(&self, error: SqlError) -> SqlError {
+        if error.code == SqlState::QUERY_CANCELED && self.cancel.is_cancelled() {
+            self.stopped()
+        } else {
+            error
+        }
+    }
+
     /// Runs something unless the statement is stopped first.
     ///
     /// # Errors

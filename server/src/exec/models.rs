@@ -145,12 +145,7 @@ impl ClientSession {
             .map_err(|error| SqlError { position: Some(job.position), ..error })?;
         match handle.watch(&control.cancel, &control.notices).await {
             Ok(_) => Ok(Response::Done { tag: "WAIT JOB".to_string() }),
-            Err(error)
-                if control.cancel.is_cancelled() && error.code == SqlState::QUERY_CANCELED =>
-            {
-                Err(control.stopped())
-            }
-            Err(error) => Err(error),
+            Err(error) => Err(control.with_reason(error)),
         }
     }
 }

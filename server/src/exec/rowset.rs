@@ -8,12 +8,13 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use datafusion::execution::SendableRecordBatchStream;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::Control;
+use super::query::controlled;
 use crate::catalog::sequences::without_sequence;
-use crate::error::{arrow_error, datafusion_error};
+use crate::error::arrow_error;
 use crate::plan::names::shown;
 use crate::plan::scores::SCORE_KEY;
 use crate::plan::types::{COLUMN_DEFAULT, PG_TYPMOD};
@@ -152,23 +153,18 @@ pub async fn store(
     transaction: &SessionTransaction,
     table: &str,
     schema: &SchemaRef,
-    mut stream: SendableRecordBatchStream,
+    stream: SendableRecordBatchStream,
     control: &Control,
 ) -> Result<u64, SqlError> {
+    let mut stream = controlled(stream, control.clone());
     let mut rows = 0;
-    loop {
-        let batch = control.run(async { Ok(stream.next().await) }).await?;
-        match batch {
-            Some(Ok(batch)) => {
-                rows += batch.num_rows() as u64;
-                let batch = conform(&batch, schema)?;
-                transaction.change(|transaction| transaction.append(table, &batch))?;
-            }
-            Some(Err(_)) if control.cancel.is_cancelled() => return Err(control.stopped()),
-            Some(Err(error)) => return Err(datafusion_error(error, None)),
-            None => return Ok(rows),
-        }
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        rows += batch.num_rows() as u64;
+        let batch = conform(&batch, schema)?;
+        transaction.change(|transaction| transaction.append(table, &batch))?;
     }
+    Ok(rows)
 }
 
 /// All rows of a stream, for changes that are small or need them twice.
@@ -176,19 +172,10 @@ pub async fn store(
 /// # Errors
 /// 57014 when the statement is stopped, and what the query answers.
 pub async fn collect(
-    mut stream: SendableRecordBatchStream,
+    stream: SendableRecordBatchStream,
     control: &Control,
 ) -> Result<Vec<RecordBatch>, SqlError> {
-    let mut batches = Vec::new();
-    loop {
-        let batch = control.run(async { Ok(stream.next().await) }).await?;
-        match batch {
-            Some(Ok(batch)) => batches.push(batch),
-            Some(Err(_)) if control.cancel.is_cancelled() => return Err(control.stopped()),
-            Some(Err(error)) => return Err(datafusion_error(error, None)),
-            None => return Ok(batches),
-        }
-    }
+    controlled(stream, control.clone()).try_collect().await
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use thanosql_storage::{ROW_ID_COLUMN, Table, UniqueKey};
 use super::dml::{
     TARGET, first_of_each_row, missing_column, new_values, qualified, quoted, template,
 };
+use super::query::controlled;
 use super::{Control, rowset};
 use crate::error::{arrow_error, datafusion_error, storage_error};
 use crate::plan::{self, Scope};
@@ -186,7 +187,7 @@ impl ClientSession {
         scope: &Scope,
         table: &Table,
         conflict: &Conflict,
-        mut stream: SendableRecordBatchStream,
+        stream: SendableRecordBatchStream,
         returns: bool,
         control: &Control,
     ) -> Result<Outcome, SqlError> {
@@ -198,14 +199,9 @@ impl ClientSession {
         };
         let mut seen =
             keys.iter().map(|key| Seen::of(key, schema)).collect::<Result<Vec<_>, _>>()?;
-        loop {
-            let batch = control.run(async { Ok(stream.next().await) }).await?;
-            let batch = match batch {
-                Some(Ok(batch)) => rowset::conform(&batch, schema)?,
-                Some(Err(_)) if control.cancel.is_cancelled() => return Err(control.stopped()),
-                Some(Err(error)) => return Err(datafusion_error(error, None)),
-                None => return Ok(outcome),
-            };
+        let mut stream = controlled(stream, control.clone());
+        while let Some(batch) = stream.next().await {
+            let batch = rowset::conform(&batch?, schema)?;
             let current = self.transaction.snapshot().table(table);
             let current = current.ok_or_else(|| crate::error::undefined_table(table))?;
             let (new, taken) = split(&current, &keys, &mut seen, &batch, conflict)?;
@@ -236,6 +232,7 @@ impl ClientSession {
                 }
             }
         }
+        Ok(outcome)
     }
 }
 

@@ -200,9 +200,8 @@ impl ClientSession {
     /// Takes a table's lock for changing it.
     pub(crate) async fn lock(&self, table: &str, control: &Control) -> Result<(), SqlError> {
         let timeout = self.settings().lock_timeout();
-        self.transaction.write(table, timeout, &control.cancel).await.map_err(|error| {
-            if error.code == SqlState::QUERY_CANCELED { control.stopped() } else { error }
-        })
+        let locked = self.transaction.write(table, timeout, &control.cancel).await;
+        locked.map_err(|error| control.with_reason(error))
     }
 
     /// A number that no other table of rows in the making has.
@@ -411,13 +410,7 @@ impl ClientSession {
             name.0.last().and_then(pg::ObjectNamePart::as_ident).map(sql::fold).unwrap_or_default();
         let prepared = self.prepared.get(&name).cloned().ok_or_else(|| missing_prepared(&name))?;
         let parameters = prepared.parameters();
-        let known = parameters.clone();
-        let types = match self.outline(&prepared.parsed, parameters) {
-            Ok((types, _)) => types,
-            // The statement may name columns that only the values make.
-            Err(_) if known.is_open() => known.final_types(prepared.parsed.parameter_count),
-            Err(error) => return Err(error),
-        };
+        let (types, _) = self.outline_open(&prepared.parsed, &parameters)?;
         if types.len() != given.len() {
             return Err(SqlError::new(
                 SqlState::SYNTAX_ERROR,
@@ -514,6 +507,19 @@ impl ClientSession {
             | Statement::Maintenance(_) => None,
         };
         Ok((scope.parameters.final_types(count), columns))
+    }
+
+    /// [`ClientSession::outline`] where the parameters' values are not known yet. The statement may name columns that only the values make: then its
+    /// own columns stay open.
+    fn outline_open(
+        &mut self,
+        parsed: &Parsed,
+        known: &Parameters,
+    ) -> Result<(Vec<DataType>, Option<SchemaRef>), SqlError> {
+        match self.outline(parsed, known.clone()) {
+            Err(_) if known.is_open() => Ok((known.final_types(parsed.parameter_count), None)),
+            outline => outline,
+        }
     }
 
     fn outline_sql(
@@ -677,14 +683,8 @@ impl thanosql_protocol::Session for ClientSession {
         if self.transaction.status() == TransactionStatus::Failed && !ends_transaction(&parsed) {
             return Err(in_failed_block());
         }
-        let parameters = Parameters::declared(declared, &parsed);
-        let known = parameters.clone();
-        let (parameters, columns) = match self.outline(&parsed, parameters) {
-            Ok(outline) => outline,
-            // The statement may name columns that only the values make.
-            Err(_) if known.is_open() => (known.final_types(parsed.parameter_count), None),
-            Err(error) => return Err(error),
-        };
+        let known = Parameters::declared(declared, &parsed);
+        let (parameters, columns) = self.outline_open(&parsed, &known)?;
         let open = known.is_open().then(|| {
             SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
