@@ -15,25 +15,28 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt as _;
 use thanosql_ml::images::ImageSource;
-use thanosql_ml::{Augmentation, Color, DeviceChoice, EncoderChoice, Pretrained, TrainOptions};
+use thanosql_ml::{
+    Augmentation, Color, DeviceChoice, EncoderChoice, MlError, Pretrained, TrainOptions,
+};
 use thanosql_protocol::types::{TextStyle, text_value};
 use thanosql_protocol::{Response, RowsTag, SqlError, SqlState};
 use thanosql_storage::ModelEntry;
 
 use super::Control;
-use super::query::rows;
+use super::query::{controlled, rows};
 use super::statement_text::statement_text;
-use crate::error::datafusion_error;
 use crate::files::file_name;
 use crate::functions::embed::{Image, images_of};
 use crate::learning::{
-    BuildRequest, ModelMetadata, OnError, TargetColumn, TrainingRow, model_exists, within_limit,
+    BuildRequest, ModelMetadata, OnError, TargetColumn, TrainingRow, color_name, model_exists,
+    within_limit,
 };
 use crate::plan::rows::{Fallback, find_column, image_column, is_text, model, options};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::sql::{
     self, Body, BuildModelOptions, ColorOption, Name, OptionEntry, OptionValue, Options, Parsed,
+    closest,
 };
 
 /// The usual names of the column of file names.
@@ -83,7 +86,7 @@ impl Plan {
             ColorOption::Rgb => Color::Rgb,
         });
         if let Some((entry, metadata)) = &base {
-            fits_base(written, &given, entry, metadata)?;
+            fits_base(written, &given, &train, color, entry, metadata)?;
         }
         if given.pretrained {
             fits_pretrained(scope, written, &train, color)?;
@@ -105,6 +108,8 @@ impl Plan {
 fn fits_base(
     written: &Options,
     given: &BuildModelOptions,
+    train: &TrainOptions,
+    color: Option<Color>,
     entry: &ModelEntry,
     metadata: &ModelMetadata,
 ) -> Result<(), SqlError> {
@@ -125,8 +130,7 @@ fn fits_base(
         ));
     }
     if let Some(encoder) = &given.encoder
-        && parse_option::<EncoderChoice>(written, "encoder", encoder)?.to_string()
-            != metadata.encoder
+        && train.encoder.to_string() != metadata.encoder
     {
         return Err(differs("encoder", format!("\"{encoder}\""), &metadata.encoder));
     }
@@ -135,11 +139,7 @@ fn fits_base(
     {
         return Err(differs("image_size", size.to_string(), &metadata.input.size.to_string()));
     }
-    let color = given.color.map(|color| match color {
-        ColorOption::Gray => "gray",
-        ColorOption::Rgb => "rgb",
-    });
-    match color {
+    match color.map(color_name) {
         Some(color) if color != metadata.input.color => {
             Err(differs("color", format!("\"{color}\""), &metadata.input.color))
         }
@@ -223,12 +223,7 @@ impl ClientSession {
         }
         match handle.wait(&control.cancel, &control.notices).await {
             Ok(_) => Ok(Response::Done { tag: training.tag.to_string() }),
-            Err(error)
-                if control.cancel.is_cancelled() && error.code == SqlState::QUERY_CANCELED =>
-            {
-                Err(control.stopped())
-            }
-            Err(error) => Err(error),
+            Err(error) => Err(control.with_reason(error)),
         }
     }
 
@@ -263,15 +258,12 @@ impl ClientSession {
             sql::OnError::Skip => OnError::Skip,
         };
         let limit = self.server.learning.options().max_training_bytes;
-        let mut stream = control.run(self.start(scope, plan)).await?;
+        let stream = control.run(self.start(scope, plan)).await?;
+        let mut stream = controlled(stream, control.clone());
         let mut rows = Vec::new();
         let mut bytes = 0_u64;
-        while let Some(batch) = control.run(async { Ok(stream.next().await) }).await? {
-            let batch = match batch {
-                Ok(batch) => batch,
-                Err(_) if control.cancel.is_cancelled() => return Err(control.stopped()),
-                Err(error) => return Err(datafusion_error(error, None)),
-            };
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
             bytes = bytes.saturating_add(value_bytes(batch.column(columns.image)));
             within_limit(bytes, limit).map_err(|error| error.at(body.position))?;
             tokio::task::block_in_place(|| {
@@ -477,16 +469,17 @@ fn train_options(written: &Options, given: &BuildModelOptions) -> Result<TrainOp
 /// An option's text as what ml names.
 fn parse_option<T>(options: &Options, name: &str, text: &str) -> Result<T, SqlError>
 where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
+    T: std::str::FromStr<Err = MlError>,
 {
-    text.parse::<T>().map_err(|error| {
-        option_error(
-            options,
-            name,
-            SqlState::INVALID_PARAMETER_VALUE,
-            &format!("option {name} cannot be \"{text}\": {error}"),
-        )
+    text.parse::<T>().map_err(|error: MlError| {
+        let message = format!("option {name} cannot be \"{text}\": {error}");
+        let wrong = option_error(options, name, SqlState::INVALID_PARAMETER_VALUE, &message);
+        let MlError::UnknownName { known, .. } = &error else { return wrong };
+        let all = format!("Valid are: {known}.");
+        wrong.with_hint(match closest(text, known.split(", ")) {
+            Some(near) => format!("Did you mean \"{near}\"? {all}"),
+            None => all,
+        })
     })
 }
 
