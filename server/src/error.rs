@@ -11,6 +11,7 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::StorageError;
+use tokio_util::sync::CancellationToken;
 
 use crate::sql::{ErrorKind, ParseError};
 
@@ -26,6 +27,12 @@ pub fn internal(text: impl std::fmt::Display) -> SqlError {
 /// A statement was stopped, by CancelRequest or because its client has gone.
 pub fn cancelled() -> SqlError {
     SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+}
+
+/// # Errors
+/// 57014 when the statement was stopped.
+pub fn check_stop(stop: &CancellationToken) -> Result<(), SqlError> {
+    if stop.is_cancelled() { Err(cancelled()) } else { Ok(()) }
 }
 
 /// The named relation is missing.

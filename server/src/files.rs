@@ -13,6 +13,7 @@
 //! Left out: protection against someone who can *write* inside a data root and swaps a folder for a link between the
 //! check and the opening. Whoever fills the data roots is trusted with what the server can read of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -350,6 +351,11 @@ pub fn normal_path(path: &str) -> String {
 /// The last part of a path: `a/b/7.jpg` gives `7.jpg`. The path itself if it has no such part.
 pub fn file_name(path: &str) -> &str {
     Path::new(path).file_name().and_then(OsStr::to_str).unwrap_or(path)
+}
+
+/// The last part of a path, as people are shown it.
+pub fn shown_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 /// Opens a file for reading from its start. `shown` is its name to people. Blocking.

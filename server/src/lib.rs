@@ -9,6 +9,7 @@ pub mod error;
 pub mod exec;
 pub mod files;
 pub mod functions;
+mod hexadecimal;
 pub mod learning;
 pub mod plan;
 pub mod server;

@@ -10,13 +10,19 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{filter_record_batch, prep_null_mask_filter, take};
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::rowset;
 use crate::catalog::sequences::ColumnSequence;
-use crate::error::{arrow_error, datafusion_error};
+use crate::error::{arrow_error, datafusion_error, parse_error};
+use crate::plan::types::COLUMN_DEFAULT;
+use crate::plan::{self, Scope};
+use crate::session::ClientSession;
 use crate::session::transaction::SessionTransaction;
+use crate::sql;
 
 /// Rows that are handed over at once.
 pub const CHUNK_ROWS: usize = 4096;
@@ -71,7 +77,7 @@ impl Places {
 
 /// Stores chunks in a table of the session's transaction, whose lock must be held.
 pub struct Appender {
-    pub(crate) transaction: SessionTransaction,
+    transaction: SessionTransaction,
     /// The table's name.
     pub(crate) table: String,
     /// The table's columns.
@@ -79,11 +85,72 @@ pub struct Appender {
     /// The table's column of each of the data's.
     pub(crate) targets: Vec<usize>,
     /// The default of each of the table's columns, one value long; `None` is its sequence's next value, or NULL.
-    pub(crate) defaults: Vec<Option<ArrayRef>>,
+    defaults: Vec<Option<ArrayRef>>,
     /// Over the table's columns: which rows are taken.
-    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+    filter: Option<Arc<dyn PhysicalExpr>>,
     /// How many rows were stored.
     pub(crate) rows: u64,
+}
+
+impl ClientSession {
+    /// What stores rows in a table, whose columns of the data's columns are `targets`. The table must be locked.
+    ///
+    /// # Errors
+    /// What computing the columns' defaults answers.
+    pub(crate) fn appender(
+        &self,
+        scope: &Scope,
+        table: &str,
+        schema: SchemaRef,
+        targets: Vec<usize>,
+        filter: Option<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Appender, SqlError> {
+        Ok(Appender {
+            transaction: self.transaction.clone(),
+            table: table.to_owned(),
+            defaults: self.column_defaults(scope, &schema)?,
+            filter,
+            rows: 0,
+            schema,
+            targets,
+        })
+    }
+
+    /// The default of each column that has one, one value long. A sequence's values are not among them: every row has its own.
+    fn column_defaults(
+        &self,
+        scope: &Scope,
+        schema: &SchemaRef,
+    ) -> Result<Vec<Option<ArrayRef>>, SqlError> {
+        let mut defaults = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            defaults.push(match field.metadata().get(COLUMN_DEFAULT) {
+                Some(_) if ColumnSequence::of(field).is_some() => None,
+                Some(text) => {
+                    let expression = sql::parse_expression(text).map_err(parse_error)?;
+                    let value = plan::plan_constant(&self.state, scope, expression)?;
+                    Some(self.evaluate(value, field)?)
+                }
+                None => None,
+            });
+        }
+        Ok(defaults)
+    }
+
+    /// A constant's value as one of a column.
+    pub(crate) fn evaluate(&self, value: Expr, field: &Field) -> Result<ArrayRef, SqlError> {
+        let failed = |error| datafusion_error(error, None);
+        let schema = DFSchema::empty();
+        let value = plan::coerce::assign(value, &schema, field.data_type()).map_err(failed)?;
+        let physical = self.state.create_physical_expr(value, &schema).map_err(failed)?;
+        let one_row = RecordBatch::try_new_with_options(
+            Arc::new(Schema::empty()),
+            Vec::new(),
+            &RecordBatchOptions::new().with_row_count(Some(1)),
+        )
+        .map_err(arrow_error)?;
+        physical.evaluate(&one_row).and_then(|value| value.into_array(1)).map_err(failed)
+    }
 }
 
 impl Appender {

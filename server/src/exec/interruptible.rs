@@ -20,7 +20,7 @@ use datafusion::physical_plan::joins::{
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{cancelled, through_datafusion};
+use crate::error::{check_stop, through_datafusion};
 
 /// Lets the conditions of joins end with 57014 as soon as `stop` is cancelled.
 pub(super) fn interruptible(
@@ -86,9 +86,7 @@ impl PhysicalExpr for WhileRunning {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
-        if self.stop.is_cancelled() {
-            return Err(through_datafusion(cancelled()));
-        }
+        check_stop(&self.stop).map_err(through_datafusion)?;
         self.inner.evaluate(batch)
     }
 

@@ -2,6 +2,7 @@
 
 use thanosql_protocol::types::{TextStyle, text_value};
 
+use crate::hexadecimal::hexadecimal;
 use crate::plan::Parameters;
 use crate::sql::{self, OptionValue, Parsed};
 
@@ -54,8 +55,7 @@ fn expression(value: &OptionValue, number: usize, parameters: &Parameters) -> Op
         OptionValue::String(text) => quoted(&written(number, parameters).unwrap_or(text.clone())),
         OptionValue::Word(text) => quoted(text),
         OptionValue::Bytes(bytes) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("'\\x{hex}'::bytea")
+            format!("'\\x{}'::bytea", hexadecimal(bytes))
         }
         OptionValue::Parameter(_) => return None,
     })

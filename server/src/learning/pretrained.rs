@@ -12,6 +12,7 @@ use thanosql_protocol::{SqlError, SqlState};
 
 use super::training::Shared;
 use crate::files::open_file;
+use crate::hexadecimal::hexadecimal;
 
 impl Shared {
     /// The weights, and the SHA-256 of their file. `known` is the digest that it must have.
@@ -29,8 +30,7 @@ impl Shared {
         })?;
         let bytes =
             read_file(path, &path.display().to_string(), self.options.max_model_file_bytes)?;
-        let digest: String =
-            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hexadecimal(&Sha256::digest(&bytes));
         if known.is_some_and(|known| known != digest) {
             return Err(SqlError::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

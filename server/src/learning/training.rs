@@ -31,6 +31,7 @@ use super::reference::{VECTORS_PART, labelled_vectors};
 use super::request::TrainingRequest;
 use super::worker::{Worker, panicked};
 use super::{LearningOptions, OnError};
+use crate::hexadecimal::hexadecimal;
 
 /// How often a commit that lost a race is tried again when it may replace what won.
 const COMMIT_ATTEMPTS: usize = 5;
@@ -422,7 +423,7 @@ fn fingerprint(images: &ImageSet) -> String {
         hash.update((length as u64).to_le_bytes());
     }
     hash.update(images.pixels());
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hash.finalize())
 }
 
 /// Stores the model in one step. A name that was taken meanwhile is an error unless it may be replaced.

@@ -2,16 +2,26 @@
 
 use arrow::array::{Array as _, ArrayRef, StringArray, StringBuilder};
 use arrow::compute::interleave;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use thanosql_protocol::SqlError;
 
 use super::text::Cell;
 use crate::error::{arrow_error, datafusion_error};
+use crate::exec::append::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Places, placed};
 use crate::plan::coerce::read_column;
 
-/// The values of one column, until there are enough of them.
+/// The values of lines, until there are enough of them for a chunk.
+#[derive(Debug)]
+pub(crate) struct Cells {
+    columns: Vec<CellColumn>,
+    /// The number of each line.
+    lines: Vec<u64>,
+    bytes: usize,
+}
+
+/// The values of one column.
 #[derive(Debug, Default)]
-pub(crate) struct CellColumn {
+struct CellColumn {
     texts: StringBuilder,
     /// The rows that asked for the default.
     defaulted: Vec<usize>,
@@ -20,14 +30,64 @@ pub(crate) struct CellColumn {
 
 /// A value that is none of its column's type.
 #[derive(Debug)]
-pub(crate) struct BadCell {
+struct BadCell {
     /// Its row.
-    pub(crate) row: usize,
-    pub(crate) error: Box<SqlError>,
+    row: usize,
+    error: Box<SqlError>,
+}
+
+impl Cells {
+    /// None yet, of so many columns.
+    pub(crate) fn new(columns: usize) -> Cells {
+        let columns = (0..columns).map(|_| CellColumn::default()).collect();
+        Cells { columns, lines: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes a line's values, as many as there are columns. `bytes` is what they count as.
+    pub(crate) fn push(&mut self, line: u64, cells: &[Cell], bytes: usize) {
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            column.push(cell);
+        }
+        self.lines.push(line);
+        self.bytes += bytes;
+    }
+
+    /// Whether there are enough for a chunk.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lines.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES
+    }
+
+    /// The lines so far as a chunk, each column as its `field` says; `defaults` makes so many values for the rows that asked for a column's default. Begins anew.
+    ///
+    /// # Errors
+    /// What reading a value answers; the detail says in which line of `table`'s data.
+    pub(crate) fn take<'a>(
+        &mut self,
+        table: &str,
+        field: impl Fn(usize) -> &'a Field,
+        defaults: Option<&dyn Fn(usize, usize) -> Result<ArrayRef, SqlError>>,
+    ) -> Result<Chunk, SqlError> {
+        let places = Places::Lines(std::mem::take(&mut self.lines));
+        self.bytes = 0;
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for (index, column) in self.columns.iter_mut().enumerate() {
+            let field = field(index);
+            let values = match defaults {
+                Some(defaults) => {
+                    column.take(field.data_type(), Some(&|count| defaults(index, count)))
+                }
+                None => column.take(field.data_type(), None),
+            };
+            columns.push(values.map_err(|bad| {
+                placed(*bad.error, table, &places.of(bad.row), Some(field.name()))
+            })?);
+        }
+        Ok(Chunk { columns, places })
+    }
 }
 
 impl CellColumn {
-    pub(crate) fn push(&mut self, cell: &Cell) {
+    fn push(&mut self, cell: &Cell) {
         match cell {
             Cell::Null => self.texts.append_null(),
             Cell::Default => {
@@ -40,7 +100,7 @@ impl CellColumn {
     }
 
     /// The values so far as a column of a type, where `defaults` makes so many values for the rows that asked for the default. Begins anew.
-    pub(crate) fn take(
+    fn take(
         &mut self,
         data_type: &DataType,
         defaults: Option<&dyn Fn(usize) -> Result<ArrayRef, SqlError>>,

@@ -13,9 +13,9 @@ use sqlparser::ast as pg;
 use thanosql_protocol::{SqlError, SqlState};
 
 use crate::error::datafusion_error;
+use crate::exec::dml::{quoted, template};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
-use crate::sql;
 
 /// The name of the table in the query that the condition is planned in.
 const TARGET: &str = "__thanosql_copied";
@@ -33,8 +33,7 @@ impl ClientSession {
         condition: &pg::Expr,
     ) -> Result<Arc<dyn PhysicalExpr>, SqlError> {
         let failed = |error| datafusion_error(error, Some(&scope.script));
-        let template = format!("SELECT 1 FROM {TARGET} AS \"{}\"", table.replace('"', "\"\""));
-        let mut query = sql::parse_query(&template).map_err(crate::error::parse_error)?.query;
+        let mut query = template(&format!("SELECT 1 FROM {TARGET} AS {}", quoted(table)))?;
         let pg::SetExpr::Select(select) = query.body.as_mut() else {
             return Err(crate::error::internal("the template is no SELECT"));
         };
@@ -48,7 +47,8 @@ impl ClientSession {
             MemTable::try_new(Arc::new(Schema::new(fields)), vec![Vec::new()]).map_err(failed)?;
         let target: Arc<dyn TableSource> = provider_as_source(Arc::new(rows));
         let tables = HashMap::from([(TARGET.to_string(), target)]);
-        let plan = plan::plan_ast(&self.state, scope, pg::Statement::Query(query), &[], tables)?;
+        let query = pg::Statement::Query(Box::new(query));
+        let plan = plan::plan_ast(&self.state, scope, query, &[], tables)?;
         let plan = plan::bind(plan, &scope.parameters)?;
         let (predicate, columns) = condition_of(&plan)?;
         if predicate.exists(|expr| Ok(needs_more(expr))).map_err(failed)? {

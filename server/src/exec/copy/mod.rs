@@ -13,10 +13,9 @@ mod reader;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use datafusion::common::{Column, DFSchema};
+use datafusion::common::Column;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use sqlparser::ast as pg;
 use thanosql_protocol::{
@@ -25,12 +24,10 @@ use thanosql_protocol::{
 use tokio::io::AsyncReadExt as _;
 
 use super::Control;
-use super::append::Appender;
 use super::dml::{missing_column, stored_table};
 use super::models::object_name;
 use super::query::controlled;
-use crate::catalog::sequences::ColumnSequence;
-use crate::error::{arrow_error, datafusion_error, io_error};
+use crate::error::{datafusion_error, io_error};
 use crate::files::open_file;
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
@@ -106,15 +103,7 @@ impl ClientSession {
                 Some(opened.map_err(|error| error.at(copy.target_position))?)
             }
         };
-        let appender = Appender {
-            transaction: self.transaction.clone(),
-            defaults: self.column_defaults(&scope, &schema)?,
-            table: name.clone(),
-            filter,
-            rows: 0,
-            schema,
-            targets,
-        };
+        let appender = self.appender(&scope, &name, schema, targets, filter)?;
         let columns = appender.targets.len();
         let binary = copy.format == CopyDataFormat::Binary;
         let sink: Box<dyn CopySink> = if binary {
@@ -178,43 +167,6 @@ impl ClientSession {
                     .map_err(|error| datafusion_error(error, None))
             }
         }
-    }
-
-    /// The default of each column that has one, one value long. A sequence's values are not among them: every row has its own.
-    pub(crate) fn column_defaults(
-        &self,
-        scope: &Scope,
-        schema: &SchemaRef,
-    ) -> Result<Vec<Option<ArrayRef>>, SqlError> {
-        let mut defaults = Vec::with_capacity(schema.fields().len());
-        for field in schema.fields() {
-            defaults.push(match field.metadata().get(plan::types::COLUMN_DEFAULT) {
-                Some(_) if ColumnSequence::of(field).is_some() => None,
-                Some(text) => {
-                    let expression =
-                        sql::parse_expression(text).map_err(crate::error::parse_error)?;
-                    let value = plan::plan_constant(&self.state, scope, expression)?;
-                    Some(self.evaluate(value, field)?)
-                }
-                None => None,
-            });
-        }
-        Ok(defaults)
-    }
-
-    /// A constant's value as one of a column.
-    pub(crate) fn evaluate(&self, value: Expr, field: &Field) -> Result<ArrayRef, SqlError> {
-        let failed = |error| datafusion_error(error, None);
-        let schema = DFSchema::empty();
-        let value = plan::coerce::assign(value, &schema, field.data_type()).map_err(failed)?;
-        let physical = self.state.create_physical_expr(value, &schema).map_err(failed)?;
-        let one_row = RecordBatch::try_new_with_options(
-            Arc::new(Schema::empty()),
-            Vec::new(),
-            &arrow::array::RecordBatchOptions::new().with_row_count(Some(1)),
-        )
-        .map_err(arrow_error)?;
-        physical.evaluate(&one_row).and_then(|value| value.into_array(1)).map_err(failed)
     }
 }
 

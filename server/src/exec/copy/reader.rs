@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use thanosql_protocol::{CopySink, SqlError, SqlState};
 
-use super::columns::CellColumn;
+use super::columns::Cells;
 use super::text::{Cell, Layout, LineCutter};
 use crate::exec::Control;
-use crate::exec::append::{Appender, CHUNK_BYTES, CHUNK_ROWS, Chunk, Places, placed};
+use crate::exec::append::{Appender, placed};
 use crate::sql::CopyHeader;
 
 /// Reads text and csv.
@@ -21,11 +21,7 @@ pub(super) struct TextReader {
 struct Lines {
     appender: Appender,
     layout: Layout,
-    /// Values by the data's column, until a chunk is full.
-    columns: Vec<CellColumn>,
-    /// The line of each row in them.
-    numbers: Vec<u64>,
-    bytes: usize,
+    cells: Cells,
     header: bool,
     /// `\.` was seen.
     ended: bool,
@@ -33,17 +29,14 @@ struct Lines {
 
 impl TextReader {
     pub(super) fn new(appender: Appender, layout: Layout, control: Control) -> TextReader {
-        let columns = appender.targets.iter().map(|_| CellColumn::default()).collect();
         let header = layout.header != CopyHeader::No;
         TextReader {
             control,
             cutter: LineCutter::new(&layout),
             rows: Lines {
+                cells: Cells::new(appender.targets.len()),
                 appender,
                 layout,
-                columns,
-                numbers: Vec::new(),
-                bytes: 0,
                 header,
                 ended: false,
             },
@@ -87,8 +80,9 @@ impl Lines {
         if std::mem::take(&mut self.header) {
             return self.check_header(&cells);
         }
-        if cells.len() != self.columns.len() {
-            let message = if cells.len() > self.columns.len() {
+        let expected = self.appender.targets.len();
+        if cells.len() != expected {
+            let message = if cells.len() > expected {
                 "extra data after last expected column".to_string()
             } else {
                 let missing = self.appender.field(cells.len()).name();
@@ -96,7 +90,7 @@ impl Lines {
             };
             return Err(place(SqlError::new(SqlState::BAD_COPY_FILE_FORMAT, message)));
         }
-        for (index, (column, cell)) in self.columns.iter_mut().zip(&cells).enumerate() {
+        for (index, cell) in cells.iter().enumerate() {
             if *cell == Cell::Default && !self.appender.has_default(index) {
                 let name = self.appender.field(index).name();
                 let error = SqlError::new(
@@ -106,11 +100,9 @@ impl Lines {
                 .with_detail(format!("Column \"{name}\" has no default value."));
                 return Err(place(error));
             }
-            column.push(cell);
         }
-        self.numbers.push(number);
-        self.bytes += line.len();
-        if self.numbers.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES {
+        self.cells.push(number, &cells, line.len());
+        if self.cells.is_full() {
             self.store()?;
         }
         Ok(())
@@ -120,7 +112,8 @@ impl Lines {
         if self.layout.header != CopyHeader::Match {
             return Ok(());
         }
-        let expected = (0..self.columns.len()).map(|index| self.appender.field(index).name());
+        let expected =
+            (0..self.appender.targets.len()).map(|index| self.appender.field(index).name());
         let given = cells.iter().map(|cell| match cell {
             Cell::Text(text) => Some(text),
             Cell::Null | Cell::Default => None,
@@ -136,17 +129,10 @@ impl Lines {
 
     /// Stores the lines that were taken.
     fn store(&mut self) -> Result<(), SqlError> {
-        let places = Places::Lines(std::mem::take(&mut self.numbers));
-        self.bytes = 0;
-        let mut columns = Vec::with_capacity(self.columns.len());
-        for (index, column) in self.columns.iter_mut().enumerate() {
-            let field = self.appender.field(index);
-            let defaults = |count| self.appender.default_values(index, count);
-            columns.push(column.take(field.data_type(), Some(&defaults)).map_err(|bad| {
-                let name = Some(field.name().as_str());
-                placed(*bad.error, &self.appender.table, &places.of(bad.row), name)
-            })?);
-        }
-        self.appender.store(Chunk { columns, places })
+        let appender = &self.appender;
+        let defaults = |column, count| appender.default_values(column, count);
+        let chunk =
+            self.cells.take(&appender.table, |column| appender.field(column), Some(&defaults))?;
+        self.appender.store(chunk)
     }
 }

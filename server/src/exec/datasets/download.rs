@@ -21,7 +21,8 @@ use thanosql_protocol::{SqlError, SqlState};
 use tokio_util::sync::CancellationToken;
 use ureq::http::StatusCode;
 
-use crate::error::io_error;
+use crate::error::{check_stop, io_error};
+use crate::hexadecimal::hexadecimal;
 
 /// How often a broken connection is taken up again, if each attempt got further than the one before.
 const ATTEMPTS: usize = 4;
@@ -266,10 +267,6 @@ fn verify(path: &Path, expected: &Expected, stop: &CancellationToken) -> Result<
     Ok(hexadecimal(&hash.finalize()).eq_ignore_ascii_case(&expected.sha256))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Where a file stands while it is fetched.
 fn part_of(place: &Path) -> PathBuf {
     let mut name = place.file_name().unwrap_or_default().to_owned();
@@ -291,10 +288,6 @@ fn remove(path: &Path) -> Result<(), SqlError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&error)),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-fn check_stop(stop: &CancellationToken) -> Result<(), SqlError> {
-    if stop.is_cancelled() { Err(crate::error::cancelled()) } else { Ok(()) }
 }
 
 fn network_error(url: &str, reason: &str) -> SqlError {

@@ -14,11 +14,12 @@ use thanosql_protocol::types::parse_text;
 use thanosql_protocol::{SqlError, SqlState};
 use tokio_util::sync::CancellationToken;
 
-use super::{check_stop, open_file};
-use crate::error::io_error;
-use crate::exec::append::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Places, placed};
-use crate::exec::copy::columns::CellColumn;
+use super::open_file;
+use crate::error::{check_stop, io_error};
+use crate::exec::append::Chunk;
+use crate::exec::copy::columns::Cells;
 use crate::exec::copy::text::{Cell, Layout, LineCutter};
+use crate::files::shown_name;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -97,39 +98,23 @@ impl CsvFile {
         fields: &[Field],
         emit: &mut dyn FnMut(Chunk) -> Result<(), SqlError>,
     ) -> Result<(), SqlError> {
-        let mut columns: Vec<CellColumn> = fields.iter().map(|_| CellColumn::default()).collect();
-        let mut lines = Vec::new();
-        let mut bytes = 0;
-        let mut hand_over = |columns: &mut [CellColumn], lines: &mut Vec<u64>| {
-            let places = Places::Lines(std::mem::take(lines));
-            let mut values = Vec::with_capacity(columns.len());
-            for (column, field) in columns.iter_mut().zip(fields) {
-                values.push(column.take(field.data_type(), None).map_err(|bad| {
-                    placed(*bad.error, table, &places.of(bad.row), Some(field.name()))
-                })?);
-            }
-            emit(Chunk { columns: values, places })
-        };
+        let mut taken = Cells::new(fields.len());
+        let mut hand_over =
+            |taken: &mut Cells| emit(taken.take(table, |column| &fields[column], None)?);
         // Whoever takes the chunks knows when to stop.
         self.for_each_row(&CancellationToken::new(), &mut |line, cells| {
-            for (column, cell) in columns.iter_mut().zip(&cells) {
-                if let Cell::Text(text) = cell {
-                    bytes += text.len();
-                }
-                column.push(cell);
-            }
-            lines.push(line);
-            if lines.len() >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
-                bytes = 0;
-                hand_over(&mut columns, &mut lines)?;
-            }
-            Ok(())
+            let texts = cells.iter().map(|cell| match cell {
+                Cell::Text(text) => text.len(),
+                Cell::Null | Cell::Default => 0,
+            });
+            taken.push(line, &cells, texts.sum());
+            if taken.is_full() { hand_over(&mut taken) } else { Ok(()) }
         })
         .map_err(|error| match error.detail {
             Some(_) => error,
             None => in_file(error, &self.path),
         })?;
-        hand_over(&mut columns, &mut lines)
+        hand_over(&mut taken)
     }
 
     fn for_each_row(
@@ -160,7 +145,7 @@ impl CsvFile {
 
 /// Says which file an error is about.
 fn in_file(error: SqlError, path: &std::path::Path) -> SqlError {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = shown_name(path).into_owned();
     let detail = match &error.detail {
         Some(detail) => format!("{name}, {detail}"),
         None => name,
@@ -346,6 +331,7 @@ fn moment(text: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::append::CHUNK_ROWS;
 
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();

@@ -25,9 +25,10 @@ use thanosql_protocol::{SqlError, SqlState};
 use tokio_util::sync::CancellationToken;
 
 use super::assign;
-use super::{MAX_COLUMNS, check_stop, open_file};
-use crate::error::io_error;
+use super::{MAX_COLUMNS, open_file};
+use crate::error::{check_stop, io_error};
 use crate::exec::append::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Places};
+use crate::files::shown_name;
 use crate::plan::types::PG_TYPE;
 
 /// Digits of a numeric without a fraction.
@@ -178,9 +179,7 @@ fn changed(name: &str) -> SqlError {
 impl Input {
     fn name(&self) -> String {
         match self {
-            Input::File(path) => {
-                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-            }
+            Input::File(path) => shown_name(path).into_owned(),
             Input::Text(_) => "the rows of the statement".to_string(),
         }
     }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::append::{Appender, Chunk, Places};
 use super::models::{object_name, path_argument};
 use super::{Control, rowset};
-use crate::files::{FileAccess, file_name};
+use crate::files::{FileAccess, file_name, shown_name};
 use crate::plan;
 use crate::plan::Scope;
 use crate::plan::rows::options;
@@ -158,15 +158,7 @@ impl ClientSession {
                 (schema, targets)
             }
         };
-        let appender = Appender {
-            transaction: self.transaction.clone(),
-            table: name.to_string(),
-            defaults: self.column_defaults(scope, &schema)?,
-            filter: None,
-            rows: 0,
-            schema,
-            targets,
-        };
+        let appender = self.appender(scope, name, schema, targets, None)?;
         pump(source, appender, control).await
     }
 }
@@ -346,13 +338,7 @@ fn listing(files: &FileAccess, folder: &str) -> Result<RecordBatch, SqlError> {
 
 /// Opens a file for reading from its start.
 fn open_file(path: &Path) -> Result<std::fs::File, SqlError> {
-    crate::files::open_file(path, &path.file_name().unwrap_or_default().to_string_lossy())
-}
-
-/// # Errors
-/// 57014 when the statement was stopped.
-fn check_stop(stop: &CancellationToken) -> Result<(), SqlError> {
-    if stop.is_cancelled() { Err(crate::error::cancelled()) } else { Ok(()) }
+    crate::files::open_file(path, &shown_name(path))
 }
 
 #[cfg(test)]

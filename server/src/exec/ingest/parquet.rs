@@ -22,6 +22,7 @@ use super::assign;
 use super::open_file;
 use crate::error::arrow_error;
 use crate::exec::append::{CHUNK_ROWS, Chunk, Places};
+use crate::files::shown_name;
 
 /// A Parquet file whose footer was read.
 pub(super) struct ParquetFile {
@@ -36,7 +37,7 @@ impl ParquetFile {
     /// # Errors
     /// 22P04 for what is no Parquet file, 0A000 for one of a kind that is not read.
     pub(super) fn open(path: &Path) -> Result<ParquetFile, SqlError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = shown_name(path).into_owned();
         guarded(&name, || Self::open_named(path, name.clone()))
     }
 
