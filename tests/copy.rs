@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{SinkExt as _, TryStreamExt as _};
-use thanosql_tests::{TestServer, describe, failure, rows, state_of, value};
+use thanosql_tests::{TestServer, describe, failure, rows, run, state_of, value};
 use tokio_postgres::{Client, NoTls};
 
 fn server() -> TestServer {
@@ -33,10 +33,6 @@ async fn take(client: &Client, sql: &str) -> Vec<u8> {
     let stream = client.copy_out(sql).await.unwrap_or_else(|error| panic!("{}", describe(&error)));
     let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
     pieces.concat()
-}
-
-async fn run(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
-use thanosql_tests::{TestServer, describe, failure, rows, state_of, value};
+use thanosql_tests::{TestServer, failure, rows, run, state_of, value};
 
 /// A server of a folder's files, which remembers what it was asked for.
 struct Files {
+    folder: PathBuf,
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -25,13 +26,30 @@ impl Files {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (folder, log) = (folder.to_owned(), asked.clone());
+        let (served, log) = (folder.to_owned(), asked.clone());
         std::thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
-                answer(&mut stream, &folder, &log);
+                answer(&mut stream, &served, &log);
             }
         });
-        Files { url, asked }
+        Files { folder: folder.to_owned(), url, asked }
+    }
+
+    /// A server of a new folder in `place`, which is empty.
+    fn in_new_folder(place: &Path) -> Files {
+        let folder = place.join("published");
+        std::fs::create_dir(&folder).unwrap();
+        Files::serve(&folder)
+    }
+
+    /// Publishes a file.
+    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.folder.join(name), bytes).unwrap();
+    }
+
+    /// Where the index of models is.
+    fn index(&self) -> String {
+        format!("{}/index.json", self.url)
     }
 
     fn asked(&self) -> usize {
@@ -65,14 +83,12 @@ fn start(folder: &Path, flags: &[&str]) -> TestServer {
 #[tokio::test(flavor = "multi_thread")]
 async fn mnist_of_somebody_else_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let published = folder.path().join("published");
-    std::fs::create_dir(&published).unwrap();
-    let files = Files::serve(&published);
+    let files = Files::in_new_folder(folder.path());
     let server = start(folder.path(), &["--dataset-url", &files.url]);
     let client = server.connect().await;
     let get = "GET THANOSQL DATASET mnist_data";
     assert_eq!(failure(&client, get).await, "58P01");
-    std::fs::write(published.join("train-images-idx3-ubyte.gz"), b"no images at all").unwrap();
+    files.put("train-images-idx3-ubyte.gz", "no images at all");
     assert_eq!(failure(&client, get).await, "XX001");
     assert_eq!(files.asked(), 2);
     assert_eq!(failure(&client, "SELECT * FROM mnist_data").await, "42P01");
@@ -102,21 +118,18 @@ async fn without_addresses_the_settings_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_of_models_is_listed() {
     let folder = tempfile::tempdir().unwrap();
-    let published = folder.path().join("published");
-    std::fs::create_dir(&published).unwrap();
-    let files = Files::serve(&published);
-    let url = format!("{}/index.json", files.url);
-    let server = start(folder.path(), &["--model-url", &url]);
+    let files = Files::in_new_folder(folder.path());
+    let server = start(folder.path(), &["--model-url", &files.index()]);
     let client = server.connect().await;
     assert_eq!(failure(&client, "LIST THANOSQL MODEL").await, "58P01");
-    std::fs::write(published.join("index.json"), "{").unwrap();
+    files.put("index.json", "{");
     assert_eq!(failure(&client, "LIST THANOSQL MODEL").await, "22P02");
     let hash = "0".repeat(64);
     let index = format!(
         r#"[{{"name": "숫자", "file": "digits.safetensors", "sha256": "{hash}", "bytes": 7, "description": "digits"}},
             {{"name": "other", "file": "other.safetensors", "sha256": "{hash}"}}]"#
     );
-    std::fs::write(published.join("index.json"), index).unwrap();
+    files.put("index.json", index);
     let listed =
         rows(&client, "SELECT name, description, source, bytes FROM (LIST THANOSQL MODEL)").await;
     let text = |text: &str| Some(text.to_owned());
@@ -158,25 +171,19 @@ fn index_of(names: &[&str], file: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_published_model_is_fetched_checked_and_used() {
     let folder = tempfile::tempdir().unwrap();
-    let published = folder.path().join("published");
-    std::fs::create_dir(&published).unwrap();
-    let files = Files::serve(&published);
-    let url = format!("{}/index.json", files.url);
-    let server = start(folder.path(), &["--model-url", &url]);
+    let files = Files::in_new_folder(folder.path());
+    let server = start(folder.path(), &["--model-url", &files.index()]);
     let digits = thanosql_ml::digits::write_dataset(&server.data.join("digits"), 40, 4, 7).unwrap();
     let client = server.connect().await;
-    let run = async |sql: String| {
-        let outcome = client.batch_execute(&sql).await;
-        outcome.unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)));
-    };
+    let run = async |sql: String| run(&client, &sql).await;
     run(format!("COPY d FROM '{}'", digits.table.display())).await;
     run("BUILD MODEL origin USING SimCLR OPTIONS (max_epochs=1, batch_size=20, seed=1) AS SELECT * FROM d".to_owned()).await;
     let file = server.data.join("m.safetensors");
     run(format!("EXPORT MODEL origin TO '{}'", file.display())).await;
     let model = std::fs::read(&file).unwrap();
     let publish = |names: &[&str], bytes: &[u8], expected: &[u8]| {
-        std::fs::write(published.join("m.safetensors"), bytes).unwrap();
-        std::fs::write(published.join("index.json"), index_of(names, expected)).unwrap();
+        files.put("m.safetensors", bytes);
+        files.put("index.json", index_of(names, expected));
     };
     // No index, no file, another file, a file that is no model, a model that is not published.
     assert_eq!(failure(&client, "GET THANOSQL MODEL digits").await, "58P01");

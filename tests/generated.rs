@@ -13,31 +13,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use thanosql_server::sql::options::{self, OptionKind, OptionSpec};
+use thanosql_tests::random::{Random, number};
 use thanosql_tests::{TestServer, describe, rows, state_of, value};
 use tokio_postgres::Client;
 
 /// How long a statement may take; trainings here see a handful of images.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A small generator, so that a seed gives the same statements everywhere (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % limit
-    }
-
-    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
-        of[self.below(of.len())]
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// A statement with a place for its options.
 struct Form {
@@ -358,14 +339,19 @@ async fn catalog(client: &Client) -> BTreeMap<String, String> {
     found
 }
 
-/// Drops what there is and makes the tables and the model that the statements name.
-async fn set_up(client: &Client, data: &str) {
-    for name in catalog(client).await.keys() {
+/// Drops all that there is but what is named.
+async fn drop_all_but(client: &Client, kept: &BTreeMap<String, String>) {
+    for name in catalog(client).await.into_keys().filter(|name| !kept.contains_key(name)) {
         if let Some((kind, name)) = name.split_once(' ') {
             let name = name.replace('"', "\"\"");
             client.simple_query(&format!("DROP {kind} IF EXISTS \"{name}\"")).await.unwrap();
         }
     }
+}
+
+/// Drops what there is and makes the tables and the model that the statements name.
+async fn set_up(client: &Client, data: &str) {
+    drop_all_but(client, &BTreeMap::new()).await;
     for statement in [
         "COPY d FROM '$DATA/digits/digits_dataset.csv'",
         "BUILD MODEL m USING SimCLR OPTIONS (max_epochs=1, batch_size=16) AS SELECT * FROM d",
@@ -376,7 +362,31 @@ async fn set_up(client: &Client, data: &str) {
     }
 }
 
-async fn run(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
+/// Takes back what a statement has made and makes anew what it has changed. Answers what is there then.
+async fn restored(
+    client: &Client,
+    data: &str,
+    base: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    drop_all_but(client, base).await;
+    let found = catalog(client).await;
+    if found == *base {
+        return found;
+    }
+    set_up(client, data).await;
+    catalog(client).await
+}
+
+/// A training that goes on by itself would change the catalog under a later statement.
+async fn wait_for_trainings(client: &Client) {
+    let waiting = "SELECT id FROM thanosql.jobs WHERE state IN ('queued', 'running')";
+    for job in rows(client, waiting).await {
+        let id = job[0].clone().unwrap_or_default();
+        let _ = client.simple_query(&format!("WAIT JOB {id}")).await;
+    }
+}
+
+async fn answer(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     // The simple protocol of the client library does not take COPY's data.
     if sql.starts_with("COPY (") && sql.contains("STDOUT") {
         let mut data = Box::pin(client.copy_out(sql).await?);
@@ -390,14 +400,8 @@ async fn run(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_statements_get_an_answer_or_a_sqlstate() {
-    let wanted: u64 =
-        std::env::var("THANOSQL_GENERATED").ok().and_then(|n| n.parse().ok()).unwrap_or(1_500);
-    let seed = std::env::var("THANOSQL_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(0x7468_616e_6f73_716c);
-    println!("seed {seed}");
-    let mut random = Random(seed);
+    let wanted = number("THANOSQL_GENERATED", 1_500);
+    let mut random = Random::from_environment(0x7468_616e_6f73_716c);
     let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
     let data = server.data.display().to_string();
     thanosql_ml::digits::write_dataset(&server.data.join("digits"), 24, 2, 7).unwrap();
@@ -411,32 +415,14 @@ async fn generated_statements_get_an_answer_or_a_sqlstate() {
     let mut answered = 0;
     for _ in 0..wanted {
         let sql = statement(&mut random, &forms).replace("$DATA", &data);
-        let outcome = tokio::time::timeout(PATIENCE, run(&client, &sql))
+        let outcome = tokio::time::timeout(PATIENCE, answer(&client, &sql))
             .await
             .unwrap_or_else(|_| panic!("no answer in time: {sql}"));
         match outcome {
             Ok(()) => {
                 answered += 1;
-                // A training that goes on by itself would change the catalog under a later statement.
-                let waiting = "SELECT id FROM thanosql.jobs WHERE state IN ('queued', 'running')";
-                for job in rows(&client, waiting).await {
-                    let id = job[0].clone().unwrap_or_default();
-                    let _ = client.simple_query(&format!("WAIT JOB {id}")).await;
-                }
-                before = catalog(&client).await;
-                if before != base {
-                    for (kind, name) in before.keys().filter_map(|name| name.split_once(' ')) {
-                        if !base.contains_key(&format!("{kind} {name}")) {
-                            let name = name.replace('"', "\"\"");
-                            client.simple_query(&format!("DROP {kind} \"{name}\"")).await.unwrap();
-                        }
-                    }
-                    before = catalog(&client).await;
-                    if before != base {
-                        set_up(&client, &data).await;
-                        before = catalog(&client).await;
-                    }
-                }
+                wait_for_trainings(&client).await;
+                before = restored(&client, &data, &base).await;
             }
             Err(error) => {
                 let state = state_of(&error);

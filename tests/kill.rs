@@ -6,36 +6,8 @@
 
 use std::time::Duration;
 
+use thanosql_tests::random::{Random, clock_seed, number};
 use thanosql_tests::{TestServer, failure, rows, value};
-
-/// A small generator, so that a seed gives the same moments everywhere (xorshift64*).
-struct Moments(u64);
-
-impl Moments {
-    fn new() -> Moments {
-        let seed = std::env::var("THANOSQL_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok())
-            .unwrap_or_else(|| {
-                std::time::SystemTime::now()
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .map_or(1, |now| now.as_nanos() as u64 | 1)
-            });
-        println!("seed {seed}");
-        Moments(seed)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
-    }
-}
-
-fn rounds(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
-}
 
 fn program() -> &'static str {
     env!("CARGO_BIN_EXE_thanosql")
@@ -61,8 +33,8 @@ fn script(data: &str, round: u64) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_vanish_leave_nothing_behind() {
-    let rounds = rounds("THANOSQL_KILL_CLIENTS", 12);
-    let mut moments = Moments::new();
+    let rounds = number("THANOSQL_KILL_CLIENTS", 12);
+    let mut random = Random::from_environment(clock_seed());
     let server = TestServer::start(program());
     let data = server.data.display().to_string();
     thanosql_ml::digits::write_dataset(&server.data.join("digits"), 60, 2, 7).unwrap();
@@ -84,7 +56,7 @@ async fn clients_that_vanish_leave_nothing_behind() {
             }
             done
         });
-        tokio::time::sleep(Duration::from_millis(moments.below(1_200))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(1_200) as u64)).await;
         // The socket closes without a word.
         connection.abort();
         let done = work.await.unwrap();
@@ -117,8 +89,8 @@ async fn clients_that_vanish_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_keeps_what_it_acknowledged() {
-    let rounds = rounds("THANOSQL_KILL_SERVERS", 6);
-    let mut moments = Moments::new();
+    let rounds = number("THANOSQL_KILL_SERVERS", 6);
+    let mut random = Random::from_environment(clock_seed());
     let folder = tempfile::tempdir().unwrap();
     let (store, data) = (folder.path().join("store"), folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
@@ -152,7 +124,7 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
             }
             (done, inserted)
         });
-        tokio::time::sleep(Duration::from_millis(moments.below(1_500))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(1_500) as u64)).await;
         server.kill();
         let (done, inserted) = work.await.unwrap();
         numbers += inserted;

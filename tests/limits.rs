@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use thanosql_tests::{TestServer, describe, failure, rows, state_of, value};
-use tokio_postgres::{Client, NoTls};
+use thanosql_tests::{TestServer, describe, failure, rows, run, state_of, value};
+use tokio_postgres::NoTls;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_thanosql");
 
@@ -21,10 +21,6 @@ fn with_flags(flags: &[&str]) -> (TestServer, tempfile::TempDir) {
     let (store, data) = (folder.path().join("store"), folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
     (TestServer::start_on(PROGRAM, &store, &data, flags), folder)
-}
-
-async fn run(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

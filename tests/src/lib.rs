@@ -1,8 +1,10 @@
-#![allow(missing_docs, clippy::print_stderr)] // helpers of tests, named for what they do
+#![allow(missing_docs, clippy::print_stderr, clippy::print_stdout)] // helpers of tests, named for what they do
 //! A real server process for tests: started on a free port over temporary folders, spoken to over the wire, killed at the
 //! end. Every test has its own, so that none depends on another's tables.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
+
+pub mod random;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -124,6 +126,11 @@ fn port_of(line: &str) -> Option<u16> {
     let start = line.find("127.0.0.1:")? + "127.0.0.1:".len();
     let digits: String = line[start..].chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
+}
+
+/// Runs statements that must succeed.
+pub async fn run(client: &Client, sql: &str) {
+    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", describe(&error)));
 }
 
 /// The rows of a simple query as texts.

@@ -3,23 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use thanosql_tests::random::{Random, number};
+
 use super::super::{ErrorKind, parse_script, position_of};
-
-/// A small generator of numbers (xorshift*, Marsaglia and Vigna), so that failures repeat.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
-
-    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.below(of.len())]
-    }
-}
 
 /// How long a random test goes on: as many rounds as it has of itself, and at least the time that is asked for.
 struct Rounds {
@@ -30,7 +16,7 @@ struct Rounds {
 
 impl Rounds {
     fn new(least: u64) -> Rounds {
-        let seconds = variable("THANOSQL_FUZZ_SECONDS").unwrap_or(0);
+        let seconds = number("THANOSQL_FUZZ_SECONDS", 0);
         Rounds { rounds: 0, least, until: Instant::now() + Duration::from_secs(seconds) }
     }
 
@@ -39,17 +25,6 @@ impl Rounds {
         let more = self.rounds <= self.least || Instant::now() < self.until;
         more.then_some(self.rounds)
     }
-}
-
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
-}
-
-#[allow(clippy::print_stdout)]
-fn random(seed: u64) -> Random {
-    let seed = variable("THANOSQL_SEED").unwrap_or(seed);
-    println!("seed {seed}");
-    Random(seed)
 }
 
 const SEEDS: &[&str] = &[
@@ -108,7 +83,7 @@ fn check(text: &str) {
 #[test]
 #[allow(clippy::print_stdout)] // counts and seed are part of the result
 fn shuffled_statements_never_panic() {
-    let mut random = random(0x7468_616e_6f73_716c);
+    let mut random = Random::from_environment(0x7468_616e_6f73_716c);
     let pool: Vec<&str> = SEEDS.iter().flat_map(|seed| seed.split(' ')).collect();
     let mut rounds = Rounds::new(30_000);
     while let Some(round) = rounds.next() {
@@ -136,7 +111,7 @@ fn shuffled_statements_never_panic() {
 #[test]
 #[allow(clippy::print_stdout)]
 fn random_characters_never_panic() {
-    let mut random = random(0x0123_4567_89ab_cdef);
+    let mut random = Random::from_environment(0x0123_4567_89ab_cdef);
     let mut rounds = Rounds::new(20_000);
     while rounds.next().is_some() {
         let length = random.below(40);
