@@ -339,9 +339,9 @@ async fn catalog(client: &Client) -> BTreeMap<String, String> {
     found
 }
 
-/// Drops all that there is but what is named.
-async fn drop_all_but(client: &Client, kept: &BTreeMap<String, String>) {
-    for name in catalog(client).await.into_keys().filter(|name| !kept.contains_key(name)) {
+/// Drops what [`catalog`] names so.
+async fn drop_all<'a>(client: &Client, names: impl Iterator<Item = &'a String>) {
+    for name in names {
         if let Some((kind, name)) = name.split_once(' ') {
             let name = name.replace('"', "\"\"");
             client.simple_query(&format!("DROP {kind} IF EXISTS \"{name}\"")).await.unwrap();
@@ -351,7 +351,7 @@ async fn drop_all_but(client: &Client, kept: &BTreeMap<String, String>) {
 
 /// Drops what there is and makes the tables and the model that the statements name.
 async fn set_up(client: &Client, data: &str) {
-    drop_all_but(client, &BTreeMap::new()).await;
+    drop_all(client, catalog(client).await.keys()).await;
     for statement in [
         "COPY d FROM '$DATA/digits/digits_dataset.csv'",
         "BUILD MODEL m USING SimCLR OPTIONS (max_epochs=1, batch_size=16) AS SELECT * FROM d",
@@ -368,7 +368,11 @@ async fn restored(
     data: &str,
     base: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
-    drop_all_but(client, base).await;
+    let found = catalog(client).await;
+    if found == *base {
+        return found;
+    }
+    drop_all(client, found.keys().filter(|name| !base.contains_key(*name))).await;
     let found = catalog(client).await;
     if found == *base {
         return found;

@@ -512,3 +512,21 @@ fn json(value: &OptionValue, parameters: &[OptionValue]) -> serde_json::Value {
             .map_or(serde_json::Value::Null, |value| json(value, &[])),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_none_gets_those_that_there_are() {
+        let hint = |error: SqlError| error.hint.unwrap();
+        let options = Options::default();
+        let error = parse_option::<EncoderChoice>(&options, "encoder", "resnet19").unwrap_err();
+        assert_eq!(error.code, SqlState::INVALID_PARAMETER_VALUE);
+        assert!(hint(error).starts_with("Did you mean \"resnet18\"? Valid are: auto, "));
+        let error = parse_option::<Augmentation>(&options, "augmentations", "afine").unwrap_err();
+        assert!(hint(error).starts_with("Did you mean \"affine\"? "));
+        let error = parse_option::<DeviceChoice>(&options, "device", "quantum").unwrap_err();
+        assert!(hint(error).starts_with("Valid are: auto, cpu, "));
+    }
+}
