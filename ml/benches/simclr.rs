@@ -15,8 +15,8 @@
 //! | `THANOSQL_BENCH_ROUNDS` | rounds of ours and the peer's | 3 |
 //!
 //! Prints, for every epoch, loss, measures, seconds and images a second, then the 5-nearest-neighbour accuracy of the test images among the training images
-//! (majority of five, cosine), beside that of raw pixels, that of a linear probe, and the speed of embedding. Images a second are source images; each gives two views. The
-//! step's speed leaves out the first steps, which warm up; a whole epoch is everything, measures and checkpoint included.
+//! (majority of five, cosine), beside that of raw pixels, that of a linear probe, and the speed of embedding. Images a second are source images; each gives two views. A
+//! whole epoch is everything, measures and checkpoint included; the first one warms up and is left out of both speeds, unless it is the only one.
 //!
 //! With a peer, ours and the peer's training run in turns, on as many threads, and what is printed at the end are the ratios of their speeds. Network, batch,
 //! images, epochs, learning rate, temperature and kinds of views are the same. What differs, each to the peer's advantage: our step includes drawing
@@ -61,7 +61,7 @@ struct Figures {
     accuracy: f64,
 }
 
-/// Steps at the start that the step's speed leaves out.
+/// Steps at the start that the step's speed leaves out if there is but one epoch.
 const WARM_UP_STEPS: u32 = 10;
 
 struct Digits {
@@ -167,8 +167,9 @@ fn measure(
     let recipe = |name: &str| trained.recipe[name].as_u64().unwrap_or(0) as f64;
     let step = f64::from(watch.steps) * recipe("batch_size") / watch.seconds.max(1e-9);
     println!("step: {step:.0} images/s");
-    let seconds: f64 = trained.curve.iter().map(|epoch| epoch.seconds).sum();
-    let seen = recipe("batch_size") * recipe("steps_per_epoch") * f64::from(options.max_epochs);
+    let counted = &trained.curve[usize::from(trained.curve.len() > 1)..];
+    let seconds: f64 = counted.iter().map(|epoch| epoch.seconds).sum();
+    let seen = recipe("batch_size") * recipe("steps_per_epoch") * counted.len() as f64;
     let epoch = seen / seconds.max(1e-9);
     println!("whole epoch: {epoch:.0} images/s");
 
@@ -205,7 +206,9 @@ struct Watch {
 
 impl TrainingObserver for Watch {
     fn on_step(&mut self, progress: &StepProgress) -> Flow {
-        if progress.step > 1 && (progress.epoch > 1 || progress.step > WARM_UP_STEPS) {
+        let is_warm = progress.epoch > 1 || (progress.epochs == 1 && progress.step > WARM_UP_STEPS);
+        // The time before an epoch's first step is what comes between epochs.
+        if progress.step > 1 && is_warm {
             self.steps += 1;
             self.seconds += self.step_began.elapsed().as_secs_f64();
         }

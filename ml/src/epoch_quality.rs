@@ -2,8 +2,9 @@
 //!
 //! Alignment, uniformity, effective rank and dead dimensions need no labels; the accuracy of nearest neighbours needs targets. They are those of
 //! [`crate::quality`], as EVALUATE gives them. The sample is drawn once a training from its seed, and so are the views; nothing that
-//! learns is touched. It is a fifth of the images, 500 at least and 2,000 at most, and an eighth of it gives the pairs of views: a training step computes
-//! each image six times over (two views, forward and twice backward), so this comes to about 4 % of an epoch of 2,500 to 10,000 images, 1 % of 60,000.
+//! learns is touched. It is a fifth of the images, 500 at least and 2,000 at most, and an eighth of it gives the pairs of views. A training step computes
+//! each image six times over (two views, forward and twice backward), so the measures come to a few per cent of an epoch: with the checkpoint 5 % of one of
+//! 2,500 to 10,000 images, 1 % of one of 60,000. Small sets are measured whole, in some tenths of a second.
 //!
 //! It is also where a collapse is seen: see [`Collapse`].
 

@@ -1,10 +1,9 @@
 //! The same training by a peer, a PyTorch script: run alternately with ours, so that both meet the machine in the same state.
 //!
 //! The script is given `--data`, `--train`, `--test`, `--epochs`, `--batch`, `--lr`, `--temperature`, `--seed`, `--threads`, `--device` and, for our compact encoder,
-//! `--widths 32,64,128 --blocks 1 --stem-stride 2`. It prints a line an epoch, from which the numbers after `knn5`, `step`, `end-to-end` and `embed` are taken;
-//! the step of epoch 0 is that of a network that has not learned.
+//! `--widths 32,64,128 --blocks 1 --stem-stride 2`. It prints a line an epoch, from which the numbers after `knn5`, `step`, `end-to-end` and `embed` are taken.
+//! Epoch 0 is a network that has not learned; epoch 1 warms up and does not count, as in ours, unless it is the only one.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -71,35 +70,36 @@ impl Peer {
     }
 }
 
-/// Means over the epochs, and the last accuracy.
+/// Means over the epochs that count, and the last accuracy.
 fn parse(text: &str) -> Result<Figures> {
-    let mut sums: BTreeMap<&str, (f64, u32)> = BTreeMap::new();
-    let mut accuracy = None;
+    let mut epochs = Vec::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let after = |name: &str| {
-            let place = words.iter().position(|word| *word == name)?;
-            words.get(place + 1)?.parse::<f64>().ok()
-        };
         if !matches!(words[..], ["epoch", epoch, ..] if epoch != "0") {
             continue;
         }
-        for name in ["step", "end-to-end", "embed"] {
-            let value = after(name).ok_or_else(|| format!("the peer says no {name}: {line}"))?;
-            let (sum, count) = sums.entry(name).or_default();
-            (*sum, *count) = (*sum + value, *count + 1);
-        }
-        accuracy = after("knn5").or(accuracy);
+        let after = |name: &str| {
+            let place = words.iter().position(|word| *word == name);
+            let value = place.and_then(|place| words.get(place + 1)?.parse::<f64>().ok());
+            value.ok_or_else(|| format!("the peer says no {name}: {line}"))
+        };
+        epochs.push(Figures {
+            step: after("step")?,
+            epoch: after("end-to-end")?,
+            embedding: after("embed")?,
+            accuracy: after("knn5")?,
+        });
     }
-    let mean = |name| {
-        let (sum, count) = sums.get(name).ok_or("the peer printed no epoch")?;
-        Ok::<_, Box<dyn std::error::Error>>(sum / f64::from(*count))
+    let last = *epochs.last().ok_or("the peer printed no epoch")?;
+    let counted = &epochs[usize::from(epochs.len() > 1)..];
+    let mean = |figure: fn(&Figures) -> f64| {
+        counted.iter().map(figure).sum::<f64>() / counted.len() as f64
     };
     Ok(Figures {
-        step: mean("step")?,
-        epoch: mean("end-to-end")?,
-        embedding: mean("embed")?,
-        accuracy: accuracy.ok_or("the peer says no knn5")?,
+        step: mean(|figures| figures.step),
+        epoch: mean(|figures| figures.epoch),
+        embedding: mean(|figures| figures.embedding),
+        accuracy: last.accuracy,
     })
 }
 
