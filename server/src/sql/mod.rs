@@ -50,8 +50,9 @@ pub use option_reader::Reader as OptionReader;
 pub use options::{
     BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
     EvaluateOptions, ExportModelOptions, GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions,
-    IfExists, OnError, OptionEntry, OptionValue, Options, Parameters, PathType, PredictOptions,
-    PrintFormat, PrintOptions, SearchInput, SearchOptions, SimilarityOptions, UploadModelOptions,
+    IfExists, LossOption, OnError, OptionEntry, OptionValue, Options, Parameters, PathType,
+    PredictOptions, PrintFormat, PrintOptions, SearchInput, SearchOptions, SimilarityOptions,
+    UploadModelOptions,
 };
 pub use source::position_of;
 pub use suggest::closest;
