@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, too, may end a test
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thanosql_tests::{TestServer, describe, failure, rows, state_of, value};
 use tokio_postgres::{Client, NoTls};
@@ -94,6 +94,26 @@ async fn statements_that_are_stopped() {
     run(&locked, "CREATE TABLE t (a int); BEGIN; INSERT INTO t VALUES (1)").await;
     run(&client, "SET lock_timeout = '200ms'").await;
     assert_eq!(failure(&client, "INSERT INTO t VALUES (2)").await, "55P03");
+}
+
+/// Joins that compare for minutes and find nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_without_rows_are_stopped() {
+    let (server, _folder) = with_flags(&[]);
+    let client = server.connect().await;
+    run(
+        &client,
+        "CREATE TABLE a AS SELECT g AS n, g % 2 AS k FROM generate_series(1, 200000) AS g",
+    )
+    .await;
+    run(&client, "CREATE TABLE b AS SELECT * FROM a").await;
+    run(&client, "SET statement_timeout = '300ms'").await;
+    for condition in ["a.n * b.n < 0", "a.k = b.k AND a.n * b.n < 0"] {
+        let began = Instant::now();
+        let sql = format!("SELECT count(*) FROM a JOIN b ON {condition}");
+        assert_eq!(failure(&client, &sql).await, "57014", "{condition}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{condition}: {:?}", began.elapsed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

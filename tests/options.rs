@@ -55,6 +55,17 @@ fn section(document: &str, heading: &str) -> Vec<Row> {
 }
 
 #[test]
+fn options_of_one_name_are_of_one_kind() {
+    // A parameter's type is decided by the option's name alone.
+    for spec in options::ALL.iter().copied().flatten() {
+        for name in std::iter::once(&spec.name).chain(spec.aliases) {
+            let kind = options::kind_of(name).unwrap();
+            assert_eq!(std::mem::discriminant(&kind), std::mem::discriminant(&spec.kind), "{name}");
+        }
+    }
+}
+
+#[test]
 fn every_option_is_documented_and_tested() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let document = std::fs::read_to_string(root.join("docs/options.md")).unwrap();

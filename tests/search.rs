@@ -123,6 +123,13 @@ async fn the_best_are_kept_in_a_heap_and_stale_vectors_stay_stale() {
     let typed = client.prepare_typed(sql, &[Type::BYTEA, Type::INT4]).await.unwrap();
     let found: String = client.query_one(&typed, &[&bytes, &1_i32]).await.unwrap().get(0);
     assert_eq!(found, image);
+    // Left open, a parameter is what the option is.
+    let sql = "SELECT image FROM (SEARCH IMAGE images=$1 USING m OPTIONS (emb_col=$2, top_k=$3, min_score=$4) AS e)";
+    let open = client.prepare(sql).await.unwrap();
+    assert_eq!(open.params(), [Type::TEXT, Type::TEXT, Type::INT8, Type::FLOAT8]);
+    let values: [&(dyn ToSql + Sync); 4] = [&image, &"m_simclr", &1_i64, &0.9_f64];
+    let found: String = client.query_one(&open, &values).await.unwrap().get(0);
+    assert_eq!(found, image);
     // This driver asks for columns before it binds, which an array of images cannot have.
     let sql = "SELECT image FROM (SEARCH IMAGE images=$1 USING m AS e)";
     let error = client.prepare_typed(sql, &[Type::TEXT_ARRAY]).await.unwrap_err();

@@ -16,6 +16,7 @@ pub mod dml;
 pub mod exchange;
 pub mod explain;
 pub mod ingest;
+mod interruptible;
 pub mod keep;
 pub mod models;
 pub mod pgvector;

@@ -14,6 +14,7 @@ use futures::StreamExt as _;
 use thanosql_protocol::{Response, RowStream, RowsTag, SqlError};
 
 use super::Control;
+use super::interruptible::interruptible;
 use crate::error::datafusion_error;
 use crate::functions::{resolve_constants, separate_nested};
 use crate::plan::{self, Scope};
@@ -37,6 +38,7 @@ impl ClientSession {
             LogicalPlan::Explain(_) => state.create_physical_plan(&plan).await,
             plan => optimized(&state, &plan).await,
         };
+        let physical = physical.and_then(|plan| interruptible(plan, &scope.cancel));
         execute_stream(physical.map_err(failed)?, state.task_ctx()).map_err(failed)
     }
 

@@ -33,7 +33,8 @@ use datafusion::logical_expr::{
 };
 use thanosql_ml::MlError;
 use thanosql_ml::quality::{
-    Classification, Gallery, dead_dimensions, effective_rank, recall_at, uniformity, vote,
+    Classification, Gallery, Neighbour, dead_dimensions, effective_rank, recall_at, uniformity,
+    vote,
 };
 use thanosql_protocol::SqlError;
 use thanosql_storage::ModelEntry;
@@ -514,16 +515,19 @@ impl Kept {
         match measures {
             Measures::Labelled { by_model } => {
                 let numbers = self.numbered();
+                let most = RECALL_AT.into_iter().max().unwrap_or(0).max(NEIGHBOURS);
+                let gallery = Gallery::new(&self.vectors, dim);
+                let nearest = gallery.nearest(&self.vectors, most, Some, stop)?;
                 let classification = if by_model {
                     Classification::of(self.counts.iter().cloned())
                 } else {
-                    Classification::of(among(&self.vectors, &numbers, dim, stop)?)
+                    Classification::of(among(&nearest, &numbers))
                 };
                 add("accuracy", classification.map(|scores| scores.accuracy));
                 add("precision_macro", classification.map(|scores| scores.precision));
                 add("recall_macro", classification.map(|scores| scores.recall));
                 add("f1_macro", classification.map(|scores| scores.f1));
-                let recall = recall_at(&self.vectors, &numbers, dim, &RECALL_AT, stop)?;
+                let recall = recall_at(&nearest, &numbers, &RECALL_AT);
                 for (place, k) in RECALL_AT.iter().enumerate() {
                     add(&format!("recall@{k}"), recall.as_ref().map(|recall| recall[place]));
                 }
@@ -541,18 +545,12 @@ impl Kept {
 }
 
 /// What each vector's nearest others vote for: truth, prediction, once each.
-fn among(
-    vectors: &[f32],
-    labels: &[u32],
-    dim: usize,
-    stop: &dyn Fn() -> bool,
-) -> Result<Vec<(u32, u32, u64)>, MlError> {
-    let nearest = Gallery::new(vectors, dim).nearest(vectors, NEIGHBOURS, Some, stop)?;
-    Ok(nearest
-        .iter()
+fn among(nearest: &[Vec<Neighbour>], labels: &[u32]) -> Vec<(u32, u32, u64)> {
+    let voters = nearest.iter().map(|nearest| &nearest[..nearest.len().min(NEIGHBOURS)]);
+    voters
         .zip(labels)
-        .filter_map(|(nearest, label)| Some((*label, vote(nearest, labels)?.label, 1)))
-        .collect())
+        .filter_map(|(voters, label)| Some((*label, vote(voters, labels)?.label, 1)))
+        .collect()
 }
 
 /// `evaluation_scores(sample)` for one statement: a list of `metric` and `score`.

@@ -19,6 +19,7 @@
 //!
 //! Devices are opened by a thread of its own, so that a server with an interrupted training starts as fast as any.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ const MAX_FRUITLESS: u32 = 3;
 /// and are answered by their numbers, first come first.
 pub(super) fn take_over(shared: &Shared) -> Result<Vec<u64>, LearningError> {
     let mut going_on = Vec::new();
+    let made = OnceCell::new();
     for (id, bytes) in shared.store.jobs().map_err(LearningError::Jobs)? {
         let record: JobRecord = match serde_json::from_slice(&bytes) {
             Ok(record) => record,
@@ -48,7 +50,7 @@ pub(super) fn take_over(shared: &Shared) -> Result<Vec<u64>, LearningError> {
         if record.state.is_finished() {
             continue;
         }
-        let record = judge(shared, record)?;
+        let record = judge(shared, record, made.get_or_init(|| jobs_with_models(shared)))?;
         shared
             .store_job(&record)
             .map_err(|source| LearningError::Record { id, source: Box::new(source) })?;
@@ -72,18 +74,23 @@ pub(super) fn take_over(shared: &Shared) -> Result<Vec<u64>, LearningError> {
     Ok(going_on)
 }
 
-/// The record of an interrupted job as it is from now on.
-fn judge(shared: &Shared, mut record: JobRecord) -> Result<JobRecord, LearningError> {
-    let has_model = shared
-        .store
-        .snapshot()
-        .models()
+/// The jobs that made the models that are here.
+fn jobs_with_models(shared: &Shared) -> HashSet<u64> {
+    let models = shared.store.snapshot().models();
+    models
         .iter()
         .filter_map(|entry| ModelMetadata::read(entry).ok())
         .filter_map(|metadata| metadata.job)
-        .collect::<HashSet<u64>>()
-        .contains(&record.id);
-    let error = if has_model {
+        .collect()
+}
+
+/// The record of an interrupted job as it is from now on. `made`: the jobs whose models are stored.
+fn judge(
+    shared: &Shared,
+    mut record: JobRecord,
+    made: &HashSet<u64>,
+) -> Result<JobRecord, LearningError> {
+    let error = if made.contains(&record.id) {
         record.state = JobState::Succeeded;
         None
     } else if !record.resumable {

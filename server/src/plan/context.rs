@@ -5,7 +5,7 @@
 //! Views nest up to a fixed depth, since each level is a recursion here.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::cte_worktable::CteWorkTable;
@@ -41,6 +41,8 @@ pub(super) struct Context<'a> {
     /// Tables that only this plan knows: row statements, and the target of a change.
     overlay: HashMap<String, Arc<dyn TableSource>>,
     depth: usize,
+    /// `embed`, once it is called: one for all of its calls, so that equal calls are equal expressions.
+    embed: OnceLock<Arc<ScalarUDF>>,
 }
 
 impl<'a> Context<'a> {
@@ -50,7 +52,7 @@ impl<'a> Context<'a> {
         overlay: HashMap<String, Arc<dyn TableSource>>,
         depth: usize,
     ) -> Context<'a> {
-        Context { state, scope, overlay, depth }
+        Context { state, scope, overlay, depth, embed: OnceLock::new() }
     }
 
     /// Plans a statement that DataFusion knows.
@@ -203,7 +205,8 @@ impl ContextProvider for Context<'_> {
         // Built-in functions may be called by their schema.
         let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
         if name == "embed" {
-            return Some(Arc::new(self.scope.embed(OnError::Fail, None)));
+            let embed = || Arc::new(self.scope.embed(OnError::Fail, None));
+            return Some(self.embed.get_or_init(embed).clone());
         }
         self.scope.functions.get(name).or_else(|| self.state.scalar_functions().get(name)).cloned()
     }

@@ -46,7 +46,7 @@ use crate::error::{datafusion_error, parse_error};
 use crate::files::FileAccess;
 use crate::functions::{EmbedContext, embed_function};
 use crate::learning::{Learning, OnError};
-use crate::sql::{self, Body, Embedded, OptionValue, SqlStatement};
+use crate::sql::{self, Body, Embedded, OptionKind, OptionValue, Parsed, SqlStatement};
 use context::Context;
 pub use vectors::as_vector;
 
@@ -122,11 +122,18 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// What a client declared before the statement runs; there may be fewer types than parameters.
-    pub fn declared(types: &[Option<DataType>], count: usize) -> Parameters {
+    /// What a client declared before the statement runs; there may be fewer types than parameters. Those that it left open and that are the
+    /// value of an option are of the option's kind.
+    pub fn declared(types: &[Option<DataType>], parsed: &Parsed) -> Parameters {
         let mut types = types.to_vec();
-        types.resize(count.max(types.len()), None);
-        Parameters { types, ..Parameters::default() }
+        types.resize(parsed.parameter_count.max(types.len()), None);
+        let mut parameters = Parameters { types, ..Parameters::default() };
+        for (n, kind) in &parsed.option_parameters {
+            if let Some(data_type) = option_type(*kind) {
+                parameters.settle(*n, data_type);
+            }
+        }
+        parameters
     }
 
     /// Values to run with.
@@ -234,6 +241,18 @@ impl Parameters {
                 format!("parameter ${n} must be a text that is not NULL"),
             )),
         }
+    }
+}
+
+/// The type of an option's values; none where there are several.
+fn option_type(kind: OptionKind) -> Option<DataType> {
+    match kind {
+        OptionKind::Text | OptionKind::Word(_) => Some(DataType::Utf8),
+        OptionKind::Boolean => Some(DataType::Boolean),
+        OptionKind::Integer { .. } => Some(DataType::Int64),
+        OptionKind::Number { .. } => Some(DataType::Float64),
+        // A text or a list of texts; a path or an image.
+        OptionKind::TextList | OptionKind::Image => None,
     }
 }
 

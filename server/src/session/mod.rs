@@ -81,7 +81,7 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     fn parameters(&self) -> Parameters {
-        Parameters::declared(&self.types, self.parsed.parameter_count)
+        Parameters::declared(&self.types, &self.parsed)
     }
 }
 
@@ -677,7 +677,7 @@ impl thanosql_protocol::Session for ClientSession {
         if self.transaction.status() == TransactionStatus::Failed && !ends_transaction(&parsed) {
             return Err(in_failed_block());
         }
-        let parameters = Parameters::declared(declared, parsed.parameter_count);
+        let parameters = Parameters::declared(declared, &parsed);
         let known = parameters.clone();
         let (parameters, columns) = match self.outline(&parsed, parameters) {
             Ok(outline) => outline,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use sqlparser::ast as pg;
 
-use super::options::Options;
+use super::options::{OptionKind, Options};
 
 /// One statement of a script.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Parsed {
     pub offset: usize,
     /// The highest `n` of its `$n`; 0 without parameters.
     pub parameter_count: usize,
+    /// What those of its `$n` must be that are the value of an option.
+    pub option_parameters: Vec<(usize, OptionKind)>,
     /// The whole script: the lines and columns of spans in sqlparser's tree count in it.
     pub script: Arc<str>,
 }

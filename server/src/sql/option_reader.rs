@@ -241,7 +241,7 @@ impl OptionValue {
 }
 
 impl OptionSpec {
-    fn is_called(&self, name: &str) -> bool {
+    pub(super) fn is_called(&self, name: &str) -> bool {
         self.name == name || self.aliases.contains(&name)
     }
 }

@@ -247,6 +247,30 @@ pub static SIMILARITY: &[OptionSpec] = &[
     option("result_col", OptionKind::Text),
 ];
 
+/// The options of every statement.
+pub static ALL: &[&[OptionSpec]] = &[
+    BUILD_MODEL,
+    EXPORT_MODEL,
+    UPLOAD_MODEL,
+    CREATE_TABLE_USING,
+    CONVERT,
+    COPY_FILE,
+    GET_DATASET,
+    GET_MODEL,
+    SEARCH_EVERY_ROW,
+    SEARCH_BEST,
+    PRINT,
+    PREDICT,
+    EVALUATE,
+    GROUPBY_EMB_MEAN,
+    SIMILARITY,
+];
+
+/// What the values of an option of this name are, in any statement.
+pub fn kind_of(name: &str) -> Option<OptionKind> {
+    ALL.iter().copied().flatten().find(|spec| spec.is_called(name)).map(|spec| spec.kind)
+}
+
 /// What to do with an image that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnError {
