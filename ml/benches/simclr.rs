@@ -10,13 +10,22 @@
 //! | `THANOSQL_BENCH_EPOCHS` | epochs | 5 |
 //! | `THANOSQL_BENCH_DEVICE` | `cpu`, `wgpu`, `auto` | cpu |
 //! | `THANOSQL_BENCH_SEED` | seed | 0 |
-//! | `THANOSQL_BENCH_BATCH`, `_LR`, `_TEMPERATURE`, `_DECAY`, `_WARMUP`, `_ENCODER`, `_VIEWS` | options of the training | the recipe's |
+//! | `THANOSQL_BENCH_BATCH`, `_LR`, `_TEMPERATURE`, `_LOSS`, `_DECAY`, `_WARMUP`, `_ENCODER`, `_VIEWS` | options of the training | the recipe's |
+//! | `THANOSQL_PEER_PYTHON`, `THANOSQL_PEER` | a Python with PyTorch, and the [peer]'s script for it | no peer |
+//! | `THANOSQL_BENCH_ROUNDS` | rounds of ours and the peer's | 3 |
 //!
-//! Prints, for every epoch, loss, seconds and images a second, then the 5-nearest-neighbour accuracy of the test images among the training images
-//! (majority of five, cosine), beside that of raw pixels, that of a linear probe, and the speed of embedding. Images a second are source images; each gives two views. The
-//! step's speed leaves out the first steps, which warm up; a whole epoch is everything, the checkpoint included.
+//! Prints, for every epoch, loss, measures, seconds and images a second, then the 5-nearest-neighbour accuracy of the test images among the training images
+//! (majority of five, cosine), beside that of raw pixels, that of a linear probe, and the speed of embedding. Images a second are source images; each gives two views. A
+//! whole epoch is everything, measures and checkpoint included; the first one warms up and is left out of both speeds, unless it is the only one.
+//!
+//! With a peer, ours and the peer's training run in turns, on as many threads, and what is printed at the end are the ratios of their speeds. Network, batch,
+//! images, epochs, learning rate, temperature and kinds of views are the same. What differs, each to the peer's advantage: our step includes drawing
+//! the views, the peer's begins after it; our epoch includes measures and checkpoint, the peer's ends before its own measures; and our
+//! shortcuts are normalised, the peer's are convolutions alone. The training images are the same only if all 60,000 are taken: parts are chosen differently.
 
 #![allow(clippy::print_stdout)]
+
+mod peer;
 
 use std::env;
 use std::error::Error;
@@ -31,15 +40,28 @@ use thanosql_ml::digits::draw_digit;
 use thanosql_ml::linear_probe::linear_probe_accuracy;
 use thanosql_ml::quality::knn_accuracy;
 use thanosql_ml::{
-    Augmentation, Color, ComputeDevice, DeviceChoice, EncoderChoice, EpochReport, Flow, ImageSet,
-    InputSpec, Model, StepProgress, TrainOptions, TrainingObserver, train,
+    Augmentation, Color, ComputeDevice, DeviceChoice, EncoderChoice, EpochReport, EpochSummary,
+    Flow, ImageSet, InputSpec, Model, StepProgress, TrainOptions, Trained, TrainingObserver, train,
 };
+
+use peer::Peer;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const INPUT: InputSpec = InputSpec { size: 28, color: Color::Gray };
 
-/// Steps at the start that the step's speed leaves out.
+/// What is compared with a peer.
+#[derive(Clone, Copy)]
+struct Figures {
+    /// Source images a second.
+    step: f64,
+    epoch: f64,
+    embedding: f64,
+    /// Of five nearest neighbours, from 0 to 1.
+    accuracy: f64,
+}
+
+/// Steps at the start that the step's speed leaves out if there is but one epoch.
 const WARM_UP_STEPS: u32 = 10;
 
 struct Digits {
@@ -78,10 +100,12 @@ fn main() -> Result<()> {
     );
     println!("raw pixels: 5-NN {:.2} %", 100.0 * raw_accuracy(&training, &test));
 
+    let peer = Peer::from_environment()?;
     let options = TrainOptions {
         max_epochs: option("THANOSQL_BENCH_EPOCHS")?.unwrap_or(5),
         batch_size: option("THANOSQL_BENCH_BATCH")?,
         learning_rate: option("THANOSQL_BENCH_LR")?,
+        loss: option("THANOSQL_BENCH_LOSS")?.unwrap_or_default(),
         temperature: option("THANOSQL_BENCH_TEMPERATURE")?,
         weight_decay: option("THANOSQL_BENCH_DECAY")?,
         warmup_epochs: option("THANOSQL_BENCH_WARMUP")?,
@@ -94,39 +118,81 @@ fn main() -> Result<()> {
                     .map(Augmentation::from_str)
                     .collect::<std::result::Result<_, _>>()?,
             ),
+            // Those that the peer draws.
+            Err(_) if peer.is_some() => {
+                Some(vec![Augmentation::Affine, Augmentation::Contrast, Augmentation::Erasing])
+            }
             Err(_) => None,
         },
         supervised: false,
     };
+    let Some(peer) = peer else {
+        let (_, trained) = measure(&training, &test, &options, &device)?;
+        return probe(&trained.model, &training, &test);
+    };
+    let rounds: usize = option("THANOSQL_BENCH_ROUNDS")?.unwrap_or(3).max(1);
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        println!("round {round} of {rounds}, ours");
+        let (figures, trained) = measure(&training, &test, &options, &device)?;
+        ours.push(figures);
+        let batch = trained.recipe["batch_size"].as_u64().ok_or("a recipe without a batch")?;
+        println!("round {round} of {rounds}, the peer's");
+        let sizes = [training.images.len(), test.images.len()];
+        let figures = peer.run(&options, batch as usize, sizes, &device)?;
+        let Figures { step, epoch, embedding, accuracy } = figures;
+        println!("step: {step:.0} images/s\nwhole epoch: {epoch:.0} images/s");
+        println!("embedding: {embedding:.0} images/s\n5-NN accuracy: {:.2} %", 100.0 * accuracy);
+        others.push(figures);
+    }
+    peer::print_ratios(&ours, &others);
+    Ok(())
+}
+
+/// One training of ours, and what its vectors are worth.
+fn measure(
+    training: &Digits,
+    test: &Digits,
+    options: &TrainOptions,
+    device: &ComputeDevice,
+) -> Result<(Figures, Trained)> {
     let mut watch = Watch {
         images_per_epoch: training.images.len(),
         step_began: Instant::now(),
         steps: 0,
         seconds: 0.0,
     };
-    let began = Instant::now();
-    let trained = train(&training.images, None, &options, None, None, &device, &mut watch)?;
-    let seconds = began.elapsed().as_secs_f64();
+    let trained = train(&training.images, None, options, None, None, device, &mut watch)?;
     println!("recipe: {}", trained.recipe);
-    let batch = trained.recipe["batch_size"].as_u64().unwrap_or(0) as f64;
-    let images = f64::from(options.max_epochs) * training.images.len() as f64;
-    println!("step: {:.0} images/s", f64::from(watch.steps) * batch / watch.seconds.max(1e-9));
-    println!("whole training: {:.0} images/s ({seconds:.1} s)", images / seconds);
+    let recipe = |name: &str| trained.recipe[name].as_u64().unwrap_or(0) as f64;
+    let step = f64::from(watch.steps) * recipe("batch_size") / watch.seconds.max(1e-9);
+    println!("step: {step:.0} images/s");
+    let counted = &trained.curve[usize::from(trained.curve.len() > 1)..];
+    let seconds: f64 = counted.iter().map(|epoch| epoch.seconds).sum();
+    let seen = recipe("batch_size") * recipe("steps_per_epoch") * counted.len() as f64;
+    let epoch = seen / seconds.max(1e-9);
+    println!("whole epoch: {epoch:.0} images/s");
 
     let began = Instant::now();
     let train_vectors = embed(&trained.model, &training.images)?;
     let test_vectors = embed(&trained.model, &test.images)?;
     let count = (training.images.len() + test.images.len()) as f64;
-    println!("embedding: {:.0} images/s", count / began.elapsed().as_secs_f64());
+    let embedding = count / began.elapsed().as_secs_f64();
+    println!("embedding: {embedding:.0} images/s");
     let dim = trained.model.embedding_dim();
-    let began = Instant::now();
     let accuracy =
         knn_accuracy(&train_vectors, &training.labels, &test_vectors, &test.labels, dim, 5);
-    println!("5-NN accuracy: {:.2} % ({:.1} s)", 100.0 * accuracy, began.elapsed().as_secs_f64());
-    let began = Instant::now();
+    println!("5-NN accuracy: {:.2} %", 100.0 * accuracy);
+    Ok((Figures { step, epoch, embedding, accuracy }, trained))
+}
+
+fn probe(model: &Model, training: &Digits, test: &Digits) -> Result<()> {
+    let (train_vectors, test_vectors) =
+        (embed(model, &training.images)?, embed(model, &test.images)?);
+    let dim = model.embedding_dim();
     let accuracy =
         linear_probe_accuracy(&train_vectors, &training.labels, &test_vectors, &test.labels, dim);
-    println!("linear probe: {:.2} % ({:.1} s)", 100.0 * accuracy, began.elapsed().as_secs_f64());
+    println!("linear probe: {:.2} %", 100.0 * accuracy);
     Ok(())
 }
 
@@ -140,7 +206,9 @@ struct Watch {
 
 impl TrainingObserver for Watch {
     fn on_step(&mut self, progress: &StepProgress) -> Flow {
-        if progress.step > 1 && (progress.epoch > 1 || progress.step > WARM_UP_STEPS) {
+        let is_warm = progress.epoch > 1 || (progress.epochs == 1 && progress.step > WARM_UP_STEPS);
+        // The time before an epoch's first step is what comes between epochs.
+        if progress.step > 1 && is_warm {
             self.steps += 1;
             self.seconds += self.step_began.elapsed().as_secs_f64();
         }
@@ -149,10 +217,17 @@ impl TrainingObserver for Watch {
     }
 
     fn on_epoch(&mut self, report: &EpochReport) -> Flow {
-        let rate = self.images_per_epoch as f64 / report.seconds;
+        let EpochSummary { epoch, loss, chance, quality, seconds } = report.summary;
+        let after = self.step_began.elapsed().as_secs_f64();
         println!(
-            "epoch {}: loss {:.4}, {:.1} s, {rate:.0} images/s",
-            report.epoch, report.loss, report.seconds
+            "epoch {epoch}: loss {loss:.4} (chance {chance:.4}), alignment {:.3}, uniformity {:.3}, effective rank {:.1}, dead {:.0} %, \
+             {seconds:.1} s, {:.0} images/s, {:.1} % of it after the steps",
+            quality.alignment.unwrap_or(f64::NAN),
+            quality.uniformity.unwrap_or(f64::NAN),
+            quality.effective_rank.unwrap_or(f64::NAN),
+            100.0 * quality.dead_dimensions.unwrap_or(f64::NAN),
+            self.images_per_epoch as f64 / seconds,
+            100.0 * after / seconds,
         );
         Flow::Continue
     }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::epoch_quality::EpochQuality;
 use crate::error::MlError;
 use crate::images::ImageSet;
 use crate::recipe::Recipe;
@@ -15,7 +16,7 @@ use crate::weights::Weights;
 const HEADER: &str = "thanosql.checkpoint";
 
 /// The version of that entry that is written, and the only one that is read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,22 +31,52 @@ struct Header {
 
 /// An [`EpochSummary`] with its numbers as bits, because a decimal number may come back a little different.
 #[derive(Serialize, Deserialize)]
-struct Point(u32, u64, Option<u64>, u64);
+#[serde(deny_unknown_fields)]
+struct Point {
+    epoch: u32,
+    loss: u64,
+    chance: u64,
+    alignment: Option<u64>,
+    uniformity: Option<u64>,
+    effective_rank: Option<u64>,
+    dead_dimensions: Option<u64>,
+    knn_accuracy: Option<u64>,
+    seconds: u64,
+}
 
 impl From<&EpochSummary> for Point {
     fn from(summary: &EpochSummary) -> Self {
-        let accuracy = summary.knn_accuracy.map(f64::to_bits);
-        Self(summary.epoch, summary.loss.to_bits(), accuracy, summary.seconds.to_bits())
+        let bits = |number: Option<f64>| number.map(f64::to_bits);
+        let quality = &summary.quality;
+        Self {
+            epoch: summary.epoch,
+            loss: summary.loss.to_bits(),
+            chance: summary.chance.to_bits(),
+            alignment: bits(quality.alignment),
+            uniformity: bits(quality.uniformity),
+            effective_rank: bits(quality.effective_rank),
+            dead_dimensions: bits(quality.dead_dimensions),
+            knn_accuracy: bits(quality.knn_accuracy),
+            seconds: summary.seconds.to_bits(),
+        }
     }
 }
 
 impl From<&Point> for EpochSummary {
-    fn from(Point(epoch, loss, knn_accuracy, seconds): &Point) -> Self {
+    fn from(point: &Point) -> Self {
+        let number = |bits: Option<u64>| bits.map(f64::from_bits);
         Self {
-            epoch: *epoch,
-            loss: f64::from_bits(*loss),
-            knn_accuracy: knn_accuracy.map(f64::from_bits),
-            seconds: f64::from_bits(*seconds),
+            epoch: point.epoch,
+            loss: f64::from_bits(point.loss),
+            chance: f64::from_bits(point.chance),
+            quality: EpochQuality {
+                alignment: number(point.alignment),
+                uniformity: number(point.uniformity),
+                effective_rank: number(point.effective_rank),
+                dead_dimensions: number(point.dead_dimensions),
+                knn_accuracy: number(point.knn_accuracy),
+            },
+            seconds: f64::from_bits(point.seconds),
         }
     }
 }

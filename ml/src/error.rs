@@ -73,6 +73,20 @@ pub enum MlError {
         /// Step within the epoch, from 1.
         step: u32,
     },
+    /// Whatever the network is shown comes out the same, and the loss says so, too.
+    #[error(
+        "training collapsed: after epoch {epoch} the {what} of all images are the same, and the loss, {loss:.4}, is not below that of chance, {chance:.4}"
+    )]
+    Collapsed {
+        /// Epoch, from 1.
+        epoch: u32,
+        /// What is the same: "vectors" or "projections".
+        what: &'static str,
+        /// Loss of the epoch's last step.
+        loss: f64,
+        /// The loss of a network that tells nothing apart.
+        chance: f64,
+    },
     /// The caller asked to stop.
     #[error("stopped on request")]
     Stopped,

@@ -19,6 +19,7 @@ mod dataset_folder;
 pub mod device;
 pub mod digits;
 pub mod encoder;
+mod epoch_quality;
 mod error;
 pub mod images;
 pub mod kernels;
@@ -44,8 +45,10 @@ mod weights;
 
 pub use device::{ComputeDevice, DeviceChoice};
 pub use encoder::EncoderChoice;
+pub use epoch_quality::EpochQuality;
 pub use error::MlError;
 pub use images::{Color, ImageSet, InputSpec};
+pub use loss::ContrastiveLoss;
 pub use model::Model;
 pub use model_file::ModelFile;
 pub use pairs::ViewRecipe;

@@ -22,12 +22,19 @@ pub struct ViewRecipe {
 }
 
 impl ViewRecipe {
+    pub(crate) fn new(augmentations: Vec<Augmentation>, seed: u64) -> ViewRecipe {
+        ViewRecipe { augmentations: Some(augmentations), seed }
+    }
+
     /// That of a training, from the recipe that it wrote down ([`crate::Trained::recipe`]). What it does not tell is the default.
     pub fn of(recipe: &serde_json::Value) -> ViewRecipe {
         serde_json::from_value(recipe.clone())
             .unwrap_or(ViewRecipe { augmentations: None, seed: 0 })
     }
 }
+
+/// Gets the views of a batch of images, `[2 * count, channels, height, width]`, the vectors of one view of each, and those of the other.
+pub(crate) type SeePairs<'a> = dyn FnMut(&[f32], &[f32], &[f32]) + 'a;
 
 impl Model {
     /// For each image, the [squared distance](squared_distance) between the vectors of two views of it, from 0 to 4.
@@ -43,8 +50,25 @@ impl Model {
         recipe: &ViewRecipe,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<f32>, MlError> {
+        let dim = self.embedding_dim();
+        let mut distances = Vec::with_capacity(images.len());
+        self.each_pair_of_views(images, recipe, stop, &mut |_, first, second| {
+            let pairs = first.chunks_exact(dim).zip(second.chunks_exact(dim));
+            distances.extend(pairs.map(|(one, other)| squared_distance(one, other) as f32));
+        })?;
+        Ok(distances)
+    }
+
+    /// Draws two views of each image and embeds them; `see` gets them a batch at a time.
+    pub(crate) fn each_pair_of_views(
+        &self,
+        images: &ImageSet,
+        recipe: &ViewRecipe,
+        stop: &dyn Fn() -> bool,
+        see: &mut SeePairs<'_>,
+    ) -> Result<(), MlError> {
         if images.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         if images.spec() != self.input() {
             return Err(MlError::InputMismatch { expected: self.input(), found: images.spec() });
@@ -55,21 +79,20 @@ impl Model {
         let dim = self.embedding_dim();
         // A pair takes two places of a batch. Every batch is full, for a GPU compiles for each new shape.
         let (batch, length) = (self.batch() / 2, self.input().image_len());
-        let mut distances = Vec::with_capacity(images.len());
         for start in (0..images.len()).step_by(batch) {
             if stop() {
                 return Err(MlError::Stopped);
             }
             let count = batch.min(images.len() - start);
-            let mut views = drawer.draw_by_content(images.range(start, start + count));
+            let views = drawer.draw_by_content(images.range(start, start + count));
             let rows = if self.device().is_cpu() { 2 * count } else { 2 * batch };
-            views.resize(rows * length, 0.0);
-            let vectors = self.forward(views, rows)?;
+            let mut filled = views.clone();
+            filled.resize(rows * length, 0.0);
+            let vectors = self.forward(filled, rows)?;
             let (first, second) = vectors[..2 * count * dim].split_at(count * dim);
-            let pairs = first.chunks_exact(dim).zip(second.chunks_exact(dim));
-            distances.extend(pairs.map(|(one, other)| squared_distance(one, other) as f32));
+            see(&views, first, second);
         }
-        Ok(distances)
+        Ok(())
     }
 }
 

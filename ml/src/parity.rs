@@ -11,7 +11,7 @@ use crate::encoder::projection::{ProjectionHead, add_initial_weights};
 use crate::encoder::residual::{ParameterVisitor, ResidualEncoder, Role};
 use crate::error::MlError;
 use crate::images::{Color, ImageSet, InputSpec};
-use crate::loss::{Positives, contrastive};
+use crate::loss::{ContrastiveLoss, Positives, contrastive};
 use crate::random::Random;
 use crate::train::{EpochReport, Flow, StepProgress, TrainOptions, TrainingObserver, train};
 use crate::weights::{Weights, read};
@@ -65,8 +65,11 @@ fn step(device: &Device) -> (f32, Weights) {
     let values = (0..8 * INPUT.image_len()).map(|_| random.unit()).collect::<Vec<_>>();
     let autodiff = device.clone().autodiff();
     let views = Tensor::<4>::from_data(TensorData::new(values, [8, 1, 12, 12]), &autodiff);
-    let loss =
-        contrastive(head.forward(encoder.forward(views, 3)), &Positives::views(4, &autodiff), 0.5);
+    let loss = contrastive(
+        head.forward(encoder.forward(views, 3)),
+        &Positives::views(4, ContrastiveLoss::NtXent, &autodiff),
+        0.5,
+    );
     let mut slopes = Slopes { gradients: loss.backward(), collected: Weights::default() };
     encoder.visit(&mut slopes);
     head.visit(&mut slopes);

@@ -17,6 +17,7 @@ use crate::encoder::Architecture;
 use crate::encoder::projection::PROJECTION_DIM;
 use crate::error::MlError;
 use crate::images::InputSpec;
+use crate::loss::ContrastiveLoss;
 use crate::model::Model;
 use crate::schedule::Schedule;
 use crate::train::TrainOptions;
@@ -62,6 +63,7 @@ pub(crate) struct Recipe {
     pub(crate) learning_rate: f64,
     pub(crate) warmup_steps: u64,
     pub(crate) weight_decay: f64,
+    pub(crate) loss: ContrastiveLoss,
     pub(crate) temperature: f64,
     pub(crate) augmentations: Vec<Augmentation>,
     pub(crate) seed: u64,
@@ -103,6 +105,13 @@ impl Recipe {
         let is_not_negative = |value: &f64| value.is_finite() && *value >= 0.0;
         check("weight_decay", options.weight_decay, is_not_negative, not_negative)?;
         check("warmup_epochs", options.warmup_epochs, is_not_negative, not_negative)?;
+        if options.supervised && options.loss != ContrastiveLoss::default() {
+            return Err(MlError::InvalidOption {
+                option: "loss",
+                value: options.loss.to_string(),
+                reason: "supervised training has a loss of its own",
+            });
+        }
         if images < MIN_IMAGES {
             return Err(MlError::TooFewImages { given: images, needed: MIN_IMAGES });
         }
@@ -141,10 +150,16 @@ impl Recipe {
             learning_rate: options.learning_rate.unwrap_or(LEARNING_RATE),
             warmup_steps,
             weight_decay: options.weight_decay.unwrap_or(WEIGHT_DECAY),
+            loss: options.loss,
             temperature: options.temperature.unwrap_or(TEMPERATURE),
             augmentations,
             seed: options.seed,
         })
+    }
+
+    /// The loss of a network that tells nothing apart.
+    pub(crate) fn chance(&self) -> f64 {
+        self.loss.chance(self.batch_size)
     }
 
     /// The learning rates that follow from it.
@@ -223,7 +238,7 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused() {
         type Change = fn(&mut TrainOptions);
-        let bad: [(&str, Change); 8] = [
+        let bad: [(&str, Change); 9] = [
             ("batch_size", |o| o.batch_size = Some(0)),
             ("batch_size", |o| o.batch_size = Some(1)),
             ("learning_rate", |o| o.learning_rate = Some(0.0)),
@@ -232,6 +247,7 @@ mod tests {
             ("temperature", |o| o.temperature = Some(f64::INFINITY)),
             ("weight_decay", |o| o.weight_decay = Some(-0.1)),
             ("warmup_epochs", |o| o.warmup_epochs = Some(f64::NAN)),
+            ("loss", |o| (o.loss, o.supervised) = (ContrastiveLoss::Dcl, true)),
         ];
         for (name, change) in bad {
             let mut options = TrainOptions::default();

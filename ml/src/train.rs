@@ -1,46 +1,42 @@
 //! Training: SimCLR (Chen et al. 2020, arXiv 2002.05709), or its supervised form if images with one target are to count as views of one thing.
 //!
 //! A step takes a batch of images in an order drawn for the epoch, draws two views of each, embeds and projects them, and moves the weights down
-//! the gradient of the [contrastive loss](crate::loss). After each epoch there is a checkpoint, and if there are targets, the accuracy of nearest
-//! neighbours among a sample of the images, which measures the curve and never takes part in learning.
+//! the gradient of the [contrastive loss](crate::loss). After each epoch there is a checkpoint, and the encoder is [measured](crate::epoch_quality) on a
+//! sample of the images, which never takes part in learning. A training that collapses ends there.
 //!
 //! On the CPU everything follows from the seed bit by bit. On a GPU the loss is fetched every few steps only, because each fetch waits for
 //! all work that was sent before.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Tensor, TensorData};
-use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, digest};
 use crate::device::ComputeDevice;
 use crate::encoder::projection::{self, ProjectionHead};
 use crate::encoder::residual::{ParameterVisitor, ResidualEncoder, Role};
 use crate::encoder::{EncoderChoice, projection::add_initial_weights};
+use crate::epoch_quality::{EpochQuality, Examiner};
 use crate::error::MlError;
 use crate::images::ImageSet;
-use crate::loss::{Positives, contrastive};
+use crate::loss::{ContrastiveLoss, Positives, contrastive};
 use crate::model::Model;
 use crate::optimizer::AdamW;
-use crate::quality::knn_accuracy_among;
 use crate::random::Random;
 use crate::recipe::Recipe;
 use crate::schedule::Schedule;
 use crate::views::{Augmentation, ViewDrawer};
 use crate::weights::{Weights, read};
 
-/// Images, at most, among which neighbours are looked for after an epoch.
-const SAMPLE: usize = 2000;
-
-/// Neighbours that vote.
-const NEIGHBOURS: usize = 5;
-
 /// Steps after which the loss is fetched from a GPU.
 const FETCH_EVERY: usize = 8;
 
-/// Keep the draws of an epoch's order and of the sample apart from those of other things.
+/// Keeps the draw of an epoch's order apart from those of other things.
 const ORDER: u64 = 2;
-const SAMPLE_DRAW: u64 = 4;
+
+/// Part of chance's loss that counts as no better than it.
+const AT_CHANCE: f64 = 0.999;
 
 /// What a training is asked for. `None` leaves the choice to the [recipe](crate::recipe).
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +47,8 @@ pub struct TrainOptions {
     pub batch_size: Option<usize>,
     /// Highest learning rate, which warm-up ends at.
     pub learning_rate: Option<f64>,
+    /// What is minimised; a supervised training has a loss of its own and takes the default only.
+    pub loss: ContrastiveLoss,
     /// Temperature of the loss.
     pub temperature: Option<f64>,
     /// Weight decay of AdamW.
@@ -73,6 +71,7 @@ impl Default for TrainOptions {
             max_epochs: 5,
             batch_size: None,
             learning_rate: None,
+            loss: ContrastiveLoss::default(),
             temperature: None,
             weight_decay: None,
             warmup_epochs: None,
@@ -112,30 +111,26 @@ pub struct StepProgress {
     pub remaining: Duration,
 }
 
-/// What an epoch came to.
+/// What an epoch came to, with what is needed to go on after it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EpochReport {
-    /// The epoch, from 1.
-    pub epoch: u32,
-    /// Mean loss of its steps.
-    pub loss: f64,
-    /// Nearest-neighbour accuracy among a sample of the images that have targets, from 0 to 1.
-    pub knn_accuracy: Option<f64>,
-    /// How long it took.
-    pub seconds: f64,
+    /// What it came to.
+    pub summary: EpochSummary,
     /// All that is needed to go on from here.
     pub checkpoint: Vec<u8>,
 }
 
-/// An epoch as the result remembers it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// What an epoch came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EpochSummary {
     /// The epoch, from 1.
     pub epoch: u32,
     /// Mean loss of its steps.
     pub loss: f64,
-    /// Nearest-neighbour accuracy, from 0 to 1, if there were targets.
-    pub knn_accuracy: Option<f64>,
+    /// The loss of a network that tells nothing apart: what learning has to be better than.
+    pub chance: f64,
+    /// The encoder as it is after it.
+    pub quality: EpochQuality,
     /// How long it took.
     pub seconds: f64,
 }
@@ -146,6 +141,10 @@ pub trait TrainingObserver {
     fn on_resume(&mut self, _done: &[EpochSummary]) {}
     /// After every step.
     fn on_step(&mut self, progress: &StepProgress) -> Flow;
+    /// Between the batches that an epoch's measures take.
+    fn on_measuring(&mut self) -> Flow {
+        Flow::Continue
+    }
     /// After every epoch.
     fn on_epoch(&mut self, report: &EpochReport) -> Flow;
 }
@@ -172,7 +171,8 @@ pub struct Trained {
 /// # Errors
 ///
 /// [`MlError::TooFewImages`] for fewer than two, [`MlError::InvalidOption`], [`MlError::TargetsMismatch`], [`MlError::InputMismatch`] between `images` and
-/// `start`, [`MlError::InvalidCheckpoint`], [`MlError::NotFinite`] if the training diverges, [`MlError::Stopped`] after the step or epoch at which the observer said
+/// `start`, [`MlError::InvalidCheckpoint`], [`MlError::NotFinite`] if the training diverges, [`MlError::Collapsed`] if
+/// after the warm-up it tells nothing apart any more, [`MlError::Stopped`] after the step or epoch at which the observer said
 /// [`Flow::Stop`], and [`MlError::Device`].
 pub fn train(
     images: &ImageSet,
@@ -215,9 +215,7 @@ struct Training<'a> {
     drawer: ViewDrawer,
     /// The other views, the same for every batch; `None` if targets say what belongs together.
     views: Option<Positives>,
-    /// Places of the images among which neighbours are looked for, and their targets.
-    sample: Vec<usize>,
-    sample_targets: Vec<u32>,
+    examiner: Examiner,
     data: u64,
     encoder: ResidualEncoder,
     head: ProjectionHead,
@@ -260,16 +258,15 @@ impl<'a> Training<'a> {
             }
             None => initial_weights(&recipe, start),
         };
-        let (sample, sample_targets) = draw_sample(targets, recipe.seed);
         Ok(Self {
             images,
             targets,
             device,
             schedule: recipe.schedule(),
             drawer: ViewDrawer::new(images.spec(), &recipe.augmentations, recipe.seed),
-            views: (!supervised).then(|| Positives::views(recipe.batch_size, &device.autodiff())),
-            sample,
-            sample_targets,
+            views: (!supervised)
+                .then(|| Positives::views(recipe.batch_size, recipe.loss, &device.autodiff())),
+            examiner: Examiner::new(&recipe, targets),
             data,
             encoder: ResidualEncoder::new(&recipe.encoder, &weights, device.inner()),
             head: ProjectionHead::new(&weights, device.inner()),
@@ -286,8 +283,7 @@ impl<'a> Training<'a> {
         let epoch = self.epoch + 1;
         let began = Instant::now();
         let (batch_size, steps) = (self.recipe.batch_size, self.recipe.steps_per_epoch);
-        let key = [self.recipe.seed, ORDER, u64::from(epoch)];
-        let order = Random::keyed(&key).permutation(self.images.len());
+        let order = self.order(epoch);
         let fetch_every = if self.device.is_cpu() { 1 } else { FETCH_EVERY };
         let mut losses = Losses::default();
         for (index, batch) in order.chunks_exact(batch_size).enumerate() {
@@ -302,8 +298,13 @@ impl<'a> Training<'a> {
                 return Err(MlError::Stopped);
             }
         }
-        let loss = losses.sum / steps as f64;
-        self.end_epoch(epoch, loss, began, observer)
+        self.end_epoch(epoch, &losses, began, observer)
+    }
+
+    /// The images' places, as an epoch goes through them.
+    fn order(&self, epoch: u32) -> Vec<usize> {
+        let key = [self.recipe.seed, ORDER, u64::from(epoch)];
+        Random::keyed(&key).permutation(self.images.len())
     }
 
     /// One step; gives the loss without waiting for it.
@@ -355,7 +356,7 @@ impl<'a> Training<'a> {
     fn end_epoch(
         &mut self,
         epoch: u32,
-        loss: f64,
+        losses: &Losses,
         began: Instant,
         observer: &mut dyn TrainingObserver,
     ) -> Result<(), MlError> {
@@ -365,28 +366,52 @@ impl<'a> Training<'a> {
             let step = u32::try_from(self.recipe.steps_per_epoch).unwrap_or(u32::MAX);
             return Err(MlError::NotFinite { epoch, step });
         }
-        let knn_accuracy = self.measure(&weights)?;
-        let seconds = began.elapsed().as_secs_f64();
-        self.curve.push(EpochSummary { epoch, loss, knn_accuracy, seconds });
+        let quality = self.measure(&weights, losses.latest, observer)?;
+        let summary = EpochSummary {
+            epoch,
+            loss: losses.sum / self.recipe.steps_per_epoch as f64,
+            chance: self.recipe.chance(),
+            quality,
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        self.curve.push(summary);
         let checkpoint = Checkpoint { epoch, curve: self.curve.clone(), weights };
         let checkpoint = checkpoint.to_bytes(&self.recipe, self.data)?;
-        tracing::debug!(epoch, loss, knn_accuracy, seconds, "epoch done");
-        match observer.on_epoch(&EpochReport { epoch, loss, knn_accuracy, seconds, checkpoint }) {
+        tracing::debug!(?summary, "epoch done");
+        match observer.on_epoch(&EpochReport { summary, checkpoint }) {
             Flow::Continue => Ok(()),
             Flow::Stop => Err(MlError::Stopped),
         }
     }
 
-    /// Accuracy among the sample, or `None` if no image has a target.
-    fn measure(&self, weights: &Weights) -> Result<Option<f64>, MlError> {
-        if self.sample.is_empty() {
-            return Ok(None);
-        }
+    /// Measures the encoder after an epoch whose last step had this loss.
+    fn measure(
+        &self,
+        weights: &Weights,
+        loss: f64,
+        observer: &mut dyn TrainingObserver,
+    ) -> Result<EpochQuality, MlError> {
         let encoder = self.recipe.encoder.clone();
         let model = Model::new(self.images.spec(), encoder, weights.clone(), self.device);
-        let vectors = model.embed(&self.images.select(&self.sample), &|| false)?;
         let dim = self.recipe.embedding_dim;
-        Ok(Some(knn_accuracy_among(&vectors, &self.sample_targets, dim, NEIGHBOURS)))
+        let project = |vectors: &[f32]| {
+            let shape = [vectors.len() / dim, dim];
+            let vectors = TensorData::new(vectors.to_vec(), shape);
+            let vectors = Tensor::<2>::from_data(vectors, self.device.inner());
+            read(self.head.project(vectors)).map_err(|reason| MlError::Device { reason })
+        };
+        let observer = RefCell::new(observer);
+        let stop = || observer.borrow_mut().on_measuring() == Flow::Stop;
+        let (quality, collapse) = self.examiner.examine(&model, self.images, &project, &stop)?;
+        let steps = u64::from(self.epoch) * self.recipe.steps_per_epoch as u64;
+        let chance = self.recipe.chance();
+        match collapse {
+            Some(collapse) if steps > self.recipe.warmup_steps && loss >= AT_CHANCE * chance => {
+                let (epoch, what) = (self.epoch, collapse.what());
+                Err(MlError::Collapsed { epoch, what, loss, chance })
+            }
+            Some(_) | None => Ok(quality),
+        }
     }
 
     /// The encoder's and the head's arrays, for a checkpoint the optimizer's too.
@@ -419,13 +444,6 @@ fn initial_weights(recipe: &Recipe, start: Option<&Model>) -> Weights {
         add_initial_weights(&mut weights, recipe.embedding_dim, recipe.seed);
     }
     weights
-}
-
-/// Images with a target, [`SAMPLE`] at most.
-fn draw_sample(targets: Option<&[Option<u32>]>, seed: u64) -> (Vec<usize>, Vec<u32>) {
-    let targets = targets.unwrap_or_default();
-    let order = Random::keyed(&[seed, SAMPLE_DRAW]).permutation(targets.len());
-    order.into_iter().filter_map(|image| Some((image, targets[image]?))).take(SAMPLE).unzip()
 }
 
 /// Losses of an epoch: those that are known, and those that the device still has.
@@ -465,5 +483,108 @@ impl ParameterVisitor for Export {
     fn visit<const D: usize>(&mut self, name: &str, _role: Role, tensor: &mut Tensor<D>) {
         let copied = self.weights.insert_tensor(name, &tensor.clone().inner());
         self.failure = self.failure.take().or(copied.err());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::images::{Color, InputSpec};
+
+    const INPUT: InputSpec = InputSpec { size: 12, color: Color::Gray };
+
+    struct Silent;
+
+    impl TrainingObserver for Silent {
+        fn on_step(&mut self, _: &StepProgress) -> Flow {
+            Flow::Continue
+        }
+
+        fn on_epoch(&mut self, _: &EpochReport) -> Flow {
+            Flow::Continue
+        }
+    }
+
+    fn images(count: usize) -> ImageSet {
+        let mut random = Random::keyed(&[9]);
+        let pixels = (0..count * INPUT.image_len()).map(|_| random.next() as u8).collect();
+        ImageSet::new(INPUT, pixels).unwrap()
+    }
+
+    fn options(max_epochs: u32) -> TrainOptions {
+        TrainOptions { max_epochs, batch_size: Some(8), ..TrainOptions::default() }
+    }
+
+    fn run(
+        images: &ImageSet,
+        options: &TrainOptions,
+        start: Option<&Model>,
+    ) -> Result<Trained, MlError> {
+        train(images, None, options, None, start, &ComputeDevice::cpu(), &mut Silent)
+    }
+
+    #[test]
+    fn measuring_changes_no_weight() {
+        let (images, options, device) = (images(20), options(3), ComputeDevice::cpu());
+        let measured = run(&images, &options, None).unwrap();
+        assert!(measured.curve.iter().all(|epoch| epoch.quality.uniformity.is_some()));
+        let recipe = Recipe::resolve(images.len(), INPUT, &options, None).unwrap();
+        let mut plain = Training::new(&images, None, false, recipe, None, None, &device).unwrap();
+        for epoch in 1..=3 {
+            for (index, batch) in plain.order(epoch).chunks_exact(8).enumerate() {
+                plain.step(batch, epoch, index).unwrap();
+            }
+        }
+        let bytes = |weights: &Weights| weights.to_safetensors("test", String::new()).unwrap();
+        assert_eq!(bytes(measured.model.weights()), bytes(&plain.export(false).unwrap()));
+    }
+
+    /// A network whose last ReLU lets nothing through, and so no gradient back.
+    fn dead() -> Model {
+        let architecture = EncoderChoice::Compact.resolve(INPUT);
+        let mut weights = architecture.initial_weights(3);
+        for part in ["second", "shortcut"] {
+            weights.insert(
+                format!("encoder.stage2.block0.{part}.beta"),
+                vec![128],
+                vec![-1e6; 128],
+            );
+        }
+        Model::new(INPUT, architecture, weights, &ComputeDevice::cpu())
+    }
+
+    #[test]
+    fn a_collapsed_training_says_so_once_the_warm_up_is_over() {
+        let images = images(20);
+        // Two steps an epoch.
+        for (warmup_epochs, collapsed) in [(0.0, 1), (0.5, 1), (1.0, 2), (1.5, 2)] {
+            let options = TrainOptions { warmup_epochs: Some(warmup_epochs), ..options(3) };
+            let error = run(&images, &options, Some(&dead())).unwrap_err();
+            let MlError::Collapsed { epoch, what, loss, chance } = error else { panic!("{error}") };
+            assert_eq!((epoch, what), (collapsed, "vectors"));
+            assert_eq!(chance, 15_f64.ln());
+            assert!((loss - chance).abs() < 1e-4, "{loss} and {chance}");
+        }
+        // Blank images cannot be told apart by anyone: the loss says so, and nothing else is wrong.
+        let blank = ImageSet::new(INPUT, vec![0; images.pixels().len()]).unwrap();
+        let trained = run(&blank, &options(2), Some(&dead())).unwrap();
+        assert!((trained.curve[1].loss - trained.curve[1].chance).abs() < 1e-4);
+    }
+
+    #[test]
+    fn small_trainings_and_images_that_are_alike_do_not_collapse() {
+        let alike = ImageSet::new(INPUT, images(1).pixels().repeat(16)).unwrap();
+        for seed in 0..4 {
+            for images in [&images(2), &images(9), &images(60), &alike] {
+                for warmup_epochs in [None, Some(0.0)] {
+                    // A temperature at which every loss is close to chance.
+                    for temperature in [None, Some(100.0)] {
+                        let options =
+                            TrainOptions { seed, warmup_epochs, temperature, ..options(1) };
+                        run(images, &options, None).unwrap();
+                    }
+                }
+            }
+        }
     }
 }

@@ -10,8 +10,9 @@ use std::cell::Cell;
 use thanosql_ml::digits::draw_digit;
 use thanosql_ml::quality::knn_accuracy;
 use thanosql_ml::{
-    Augmentation, Color, ComputeDevice, EncoderChoice, EpochReport, EpochSummary, Flow, ImageSet,
-    InputSpec, MlError, Model, StepProgress, TrainOptions, Trained, TrainingObserver, train,
+    Augmentation, Color, ComputeDevice, ContrastiveLoss, EncoderChoice, EpochReport, EpochSummary,
+    Flow, ImageSet, InputSpec, MlError, Model, StepProgress, TrainOptions, Trained,
+    TrainingObserver, train,
 };
 
 const INPUT: InputSpec = InputSpec { size: 28, color: Color::Gray };
@@ -39,6 +40,7 @@ struct Recorder {
     behind: Option<Vec<EpochSummary>>,
     stop_after_steps: Option<usize>,
     stop_after_epochs: Option<usize>,
+    stop_while_measuring: bool,
 }
 
 impl TrainingObserver for Recorder {
@@ -49,6 +51,10 @@ impl TrainingObserver for Recorder {
     fn on_step(&mut self, progress: &StepProgress) -> Flow {
         self.steps.push(*progress);
         if self.stop_after_steps == Some(self.steps.len()) { Flow::Stop } else { Flow::Continue }
+    }
+
+    fn on_measuring(&mut self) -> Flow {
+        if self.stop_while_measuring { Flow::Stop } else { Flow::Continue }
     }
 
     fn on_epoch(&mut self, report: &EpochReport) -> Flow {
@@ -108,7 +114,7 @@ fn a_continued_training_ends_as_an_uninterrupted_one() {
             trained
                 .curve
                 .iter()
-                .map(|epoch| (epoch.epoch, epoch.loss, epoch.knn_accuracy))
+                .map(|epoch| (epoch.epoch, epoch.loss, epoch.chance, epoch.quality))
                 .collect::<Vec<_>>()
         };
         assert_eq!(curve(&continued), curve(&uninterrupted));
@@ -128,6 +134,7 @@ fn a_checkpoint_of_something_else_is_refused() {
         assert!(matches!(error, MlError::InvalidCheckpoint { .. }), "{error}");
     };
     resume(&images, &options(2, 8), &checkpoint);
+    resume(&images, &TrainOptions { loss: ContrastiveLoss::Dcl, ..options(1, 8) }, &checkpoint);
     resume(&images, &TrainOptions { seed: 5, ..options(1, 8) }, &checkpoint);
     resume(&digits(16, 4).0, &options(1, 8), &checkpoint);
     resume(&images, &options(1, 8), b"nonsense");
@@ -149,6 +156,16 @@ fn an_observer_stops_within_a_step() {
     let last = recorder.steps[2];
     assert_eq!((last.epoch, last.epochs, last.step, last.steps), (1, 5, 3, 4));
     assert!(last.loss > 0.0 && last.images_per_second > 0.0 && !last.remaining.is_zero());
+}
+
+#[test]
+fn an_observer_stops_while_an_epoch_is_measured() {
+    let (images, _) = digits(16, 5);
+    let mut recorder = Recorder { stop_while_measuring: true, ..Recorder::default() };
+    let stopped =
+        train(&images, None, &options(5, 8), None, None, &ComputeDevice::cpu(), &mut recorder);
+    assert!(matches!(stopped, Err(MlError::Stopped)));
+    assert_eq!((recorder.steps.len(), recorder.epochs.len()), (2, 0));
 }
 
 #[test]
@@ -220,9 +237,9 @@ fn targets_must_fit_the_images() {
     ));
     assert!(matches!(go(None, true), Err(MlError::TargetsMismatch { targets: 0, images: 8 })));
     let unlabelled = go(Some(&[None; 8]), false).unwrap();
-    assert_eq!(unlabelled.curve[0].knn_accuracy, None);
+    assert_eq!(unlabelled.curve[0].quality.knn_accuracy, None);
     let labelled = go(Some(&[Some(3); 8]), false).unwrap();
-    assert_eq!(labelled.curve[0].knn_accuracy, Some(1.0));
+    assert_eq!(labelled.curve[0].quality.knn_accuracy, Some(1.0));
     assert_eq!(bytes(&labelled), bytes(&unlabelled), "targets measure and do not teach");
     let supervised = go(Some(&[Some(3); 8]), true).unwrap();
     assert_ne!(bytes(&labelled), bytes(&supervised), "unless they are asked to");
@@ -261,11 +278,12 @@ fn a_supervised_training_from_a_model_continues_bit_by_bit() {
 fn every_option_has_an_effect() {
     let (images, _) = digits(16, 11);
     let plain = bytes(&run(&images, &options(2, 8)).unwrap());
-    let changes: [fn(&mut TrainOptions); 9] = [
+    let changes: [fn(&mut TrainOptions); 10] = [
         |o| o.max_epochs = 1,
         |o| o.batch_size = Some(4),
         |o| o.learning_rate = Some(1e-3),
         |o| o.temperature = Some(0.1),
+        |o| o.loss = ContrastiveLoss::Dcl,
         |o| o.weight_decay = Some(0.1),
         |o| o.warmup_epochs = Some(1.0),
         |o| o.seed = 1,

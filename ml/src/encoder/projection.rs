@@ -66,6 +66,14 @@ impl ProjectionHead {
         linear(hidden, self.output_weight.clone(), Some(self.output_bias.clone()))
     }
 
+    /// [`forward`](Self::forward) without a graph, for vectors that nobody learns from.
+    pub(crate) fn project(&self, embeddings: Tensor<2>) -> Tensor<2> {
+        let weight = |weight: &Tensor<2>| weight.clone().inner();
+        let bias = |bias: &Tensor<1>| Some(bias.clone().inner());
+        let hidden = relu(linear(embeddings, weight(&self.hidden_weight), bias(&self.hidden_bias)));
+        linear(hidden, weight(&self.output_weight), bias(&self.output_bias))
+    }
+
     /// Shows every array to a visitor.
     pub(crate) fn visit(&mut self, visitor: &mut impl ParameterVisitor) {
         visitor.visit("head.hidden.weight", Role::Weight, &mut self.hidden_weight);

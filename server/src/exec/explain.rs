@@ -141,6 +141,7 @@ impl ClientSession {
         let batch = format!("by the number of images, at most {MAX_BATCH}");
         lines.choice("batch_size", train.batch_size, &batch);
         lines.choice("learning_rate", train.learning_rate, &LEARNING_RATE.to_string());
+        lines.add("loss", if given.supervised { "supcon" } else { train.loss.name() });
         lines.choice("temperature", train.temperature, &TEMPERATURE.to_string());
         lines.choice("weight_decay", train.weight_decay, &WEIGHT_DECAY.to_string());
         lines.choice("warmup_epochs", train.warmup_epochs, "5 % of all steps");

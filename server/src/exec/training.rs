@@ -16,7 +16,8 @@ use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt as _;
 use thanosql_ml::images::ImageSource;
 use thanosql_ml::{
-    Augmentation, Color, DeviceChoice, EncoderChoice, MlError, Pretrained, TrainOptions,
+    Augmentation, Color, ContrastiveLoss, DeviceChoice, EncoderChoice, MlError, Pretrained,
+    TrainOptions,
 };
 use thanosql_protocol::types::{TextStyle, text_value};
 use thanosql_protocol::{Response, RowsTag, SqlError, SqlState};
@@ -35,8 +36,8 @@ use crate::plan::rows::{Fallback, find_column, image_column, is_text, model, opt
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::sql::{
-    self, Body, BuildModelOptions, ColorOption, Name, OptionEntry, OptionValue, Options, Parsed,
-    closest,
+    self, Body, BuildModelOptions, ColorOption, LossOption, Name, OptionEntry, OptionValue,
+    Options, Parsed, closest,
 };
 
 /// The usual names of the column of file names.
@@ -452,10 +453,21 @@ fn train_options(written: &Options, given: &BuildModelOptions) -> Result<TrainOp
         }
         None => None,
     };
+    let loss = match given.loss {
+        LossOption::NtXent => ContrastiveLoss::NtXent,
+        LossOption::Dcl => ContrastiveLoss::Dcl,
+    };
+    if given.supervised && loss != ContrastiveLoss::NtXent {
+        let message = format!(
+            "loss='{loss}' and supervised=True exclude each other: a supervised training has a loss of its own"
+        );
+        return Err(option_error(written, "loss", SqlState::INVALID_PARAMETER_VALUE, &message));
+    }
     Ok(TrainOptions {
         max_epochs: given.max_epochs.unwrap_or(DEFAULT_EPOCHS),
         batch_size: given.batch_size.map(|size| size as usize),
         learning_rate: given.learning_rate,
+        loss,
         temperature: given.temperature,
         weight_decay: given.weight_decay,
         warmup_epochs: given.warmup_epochs,

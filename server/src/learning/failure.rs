@@ -77,6 +77,8 @@ pub fn ml_error(error: MlError) -> SqlError {
             .with_hint("The query must yield more rows with readable images."),
         MlError::NotFinite { .. } => SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, message)
             .with_hint("A lower learning_rate or a higher temperature helps."),
+        MlError::Collapsed { .. } => SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, message)
+            .with_hint("A lower learning_rate or a longer warm-up (warmup_epochs) helps."),
         MlError::Stopped => crate::error::cancelled(),
         MlError::InvalidModel { .. } | MlError::InvalidCheckpoint { .. } => {
             SqlError::new(SqlState::DATA_CORRUPTED, message)

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use thanosql_ml::EpochSummary;
 use thanosql_protocol::{Notice, NoticeSender, SqlError, SqlState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -117,10 +118,43 @@ pub struct EpochRecord {
     pub epoch: u32,
     /// Mean contrastive loss.
     pub loss: Option<f64>,
+    /// The loss of a network that tells nothing apart. None of this and of the measures in epochs of older servers.
+    #[serde(default)]
+    pub chance_loss: Option<f64>,
+    /// Mean squared distance between two views of an image, from 0 to 4; lower is better.
+    #[serde(default)]
+    pub alignment: Option<f64>,
+    /// How evenly the images are spread over the sphere, from -8 to 0; lower is better.
+    #[serde(default)]
+    pub uniformity: Option<f64>,
+    /// How many directions the vectors use (RankMe).
+    #[serde(default)]
+    pub effective_rank: Option<f64>,
+    /// Share of the vectors' numbers that are the same for all images, from 0 to 1.
+    #[serde(default)]
+    pub dead_dimensions: Option<f64>,
     /// Share of labelled training images whose nearest neighbours vote for their class, from 0 to 1; none without labels.
     pub knn_accuracy: Option<f64>,
     /// How long the epoch took.
     pub seconds: f64,
+}
+
+impl EpochRecord {
+    /// An epoch as it is kept: as JSON, which has no infinity.
+    pub(crate) fn of(epoch: &EpochSummary) -> EpochRecord {
+        let finite = |number: Option<f64>| number.filter(|number| number.is_finite());
+        EpochRecord {
+            epoch: epoch.epoch,
+            loss: finite(Some(epoch.loss)),
+            chance_loss: finite(Some(epoch.chance)),
+            alignment: finite(epoch.quality.alignment),
+            uniformity: finite(epoch.quality.uniformity),
+            effective_rank: finite(epoch.quality.effective_rank),
+            dead_dimensions: finite(epoch.quality.dead_dimensions),
+            knn_accuracy: finite(epoch.quality.knn_accuracy),
+            seconds: epoch.seconds,
+        }
+    }
 }
 
 /// All that is known of a job. Times are microseconds since 1970, UTC.
@@ -229,8 +263,23 @@ impl JobRecord {
         if let Some(loss) = epoch.loss {
             line.push_str(&format!(", loss {loss:.3}"));
         }
+        if let Some(chance) = epoch.chance_loss {
+            line.push_str(&format!(" (by chance {chance:.3})"));
+        }
         if let Some(accuracy) = epoch.knn_accuracy {
             line.push_str(&format!(", kNN accuracy {:.1} %", accuracy * 100.0));
+        }
+        if let Some(alignment) = epoch.alignment {
+            line.push_str(&format!(", alignment {alignment:.3}"));
+        }
+        if let Some(uniformity) = epoch.uniformity {
+            line.push_str(&format!(", uniformity {uniformity:.3}"));
+        }
+        if let Some(rank) = epoch.effective_rank {
+            line.push_str(&format!(", effective rank {rank:.1}"));
+        }
+        if let Some(dead) = epoch.dead_dimensions {
+            line.push_str(&format!(", dead dimensions {:.1} %", dead * 100.0));
         }
         line.push_str(&format!(", {}", duration_text(epoch.seconds)));
         line
@@ -520,6 +569,39 @@ pub(crate) mod tests {
             "epoch 2/5, step 31/156, loss 3.214, 412 images/s, 1 min 20 s left"
         );
         assert!((record().progress() - (156.0 + 31.0) / 780.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_epoch_in_one_line() {
+        let mut epoch = EpochRecord {
+            epoch: 2,
+            loss: Some(3.2141),
+            chance_loss: Some(4.8442),
+            alignment: Some(0.1234),
+            uniformity: Some(-1.9876),
+            effective_rank: Some(31.26),
+            dead_dimensions: Some(0.0234),
+            knn_accuracy: Some(0.8125),
+            seconds: 61.0,
+        };
+        assert_eq!(
+            record().epoch_line(&epoch),
+            "epoch 2/5 done, loss 3.214 (by chance 4.844), kNN accuracy 81.2 %, alignment 0.123, uniformity -1.988, \
+             effective rank 31.3, dead dimensions 2.3 %, 1 min 1 s"
+        );
+        // Without targets, and all vectors zeros.
+        epoch.knn_accuracy = None;
+        epoch.effective_rank = None;
+        assert!(!record().epoch_line(&epoch).contains("kNN"));
+        assert!(!record().epoch_line(&epoch).contains("rank"));
+    }
+
+    #[test]
+    fn epochs_of_older_servers_are_read_and_lack_the_measures() {
+        let older = r#"{"epoch":1,"loss":2.5,"knn_accuracy":null,"seconds":0.4}"#;
+        let epoch: EpochRecord = serde_json::from_str(older).unwrap();
+        assert_eq!((epoch.loss, epoch.chance_loss, epoch.alignment), (Some(2.5), None, None));
+        assert_eq!(record().epoch_line(&epoch), "epoch 1/5 done, loss 2.500, 0 s");
     }
 
     #[test]

@@ -19,7 +19,9 @@ use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use serde::{Deserialize, Serialize};
 use thanosql_ml::images::ImageSource;
-use thanosql_ml::{Augmentation, Color, DeviceChoice, EncoderChoice, TrainOptions};
+use thanosql_ml::{
+    Augmentation, Color, ContrastiveLoss, DeviceChoice, EncoderChoice, TrainOptions,
+};
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::model::TargetColumn;
@@ -63,6 +65,9 @@ struct Header {
     max_epochs: u32,
     batch_size: Option<usize>,
     learning_rate: Option<String>,
+    /// A name; the default in what older servers kept.
+    #[serde(default)]
+    loss: Option<String>,
     temperature: Option<String>,
     weight_decay: Option<String>,
     warmup_epochs: Option<String>,
@@ -98,6 +103,7 @@ pub(crate) fn encode(
         max_epochs: options.max_epochs,
         batch_size: options.batch_size,
         learning_rate: exact(options.learning_rate),
+        loss: Some(options.loss.name().to_owned()),
         temperature: exact(options.temperature),
         weight_decay: exact(options.weight_decay),
         warmup_epochs: exact(options.warmup_epochs),
@@ -227,6 +233,10 @@ fn read(bytes: Vec<u8>) -> Result<TrainingRequest, String> {
             max_epochs: header.max_epochs,
             batch_size: header.batch_size,
             learning_rate: number(&header.learning_rate)?,
+            loss: match &header.loss {
+                Some(loss) => loss.parse::<ContrastiveLoss>().map_err(name)?,
+                None => ContrastiveLoss::default(),
+            },
             temperature: number(&header.temperature)?,
             weight_decay: number(&header.weight_decay)?,
             warmup_epochs: number(&header.warmup_epochs)?,
@@ -330,6 +340,7 @@ mod tests {
                 batch_size: Some(7),
                 // A number whose shortest form a JSON reader may read one bit off.
                 learning_rate: Some(0.1 + 0.2),
+                loss: ContrastiveLoss::Dcl,
                 temperature: Some(f64::MIN_POSITIVE),
                 weight_decay: None,
                 warmup_epochs: Some(1e300),

@@ -300,7 +300,7 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
         input: InputMetadata::of(model.input()),
         embedding_dim: model.embedding_dim(),
         encoder: model.encoder_name().to_owned(),
-        curve: curve.iter().map(epoch_record).collect(),
+        curve: curve.iter().map(EpochRecord::of).collect(),
         device: worker.device().name().to_owned(),
         timings: Timings {
             queued: (started_at - record.submitted_at) as f64 / 1e6,
@@ -486,7 +486,7 @@ impl<'a> Observer<'a> {
             written.elapsed().as_secs_f64() * CHECKPOINT_SHARE >= took.as_secs_f64()
         });
         // After the last epoch the model itself is stored.
-        if !is_due || report.epoch >= epochs {
+        if !is_due || report.summary.epoch >= epochs {
             return Ok(());
         }
         self.shared
@@ -495,15 +495,6 @@ impl<'a> Observer<'a> {
             .map_err(crate::error::storage_error)?;
         self.checkpoint = Some((Instant::now(), began.elapsed()));
         Ok(())
-    }
-}
-
-fn epoch_record(epoch: &EpochSummary) -> EpochRecord {
-    EpochRecord {
-        epoch: epoch.epoch,
-        loss: Some(epoch.loss).filter(|loss| loss.is_finite()),
-        knn_accuracy: epoch.knn_accuracy,
-        seconds: epoch.seconds,
     }
 }
 
@@ -519,7 +510,7 @@ impl TrainingObserver for Observer<'_> {
         tracing::info!(epochs = done.len(), "the training goes on from its checkpoint");
         self.job.update(|record| {
             // The record may know of an epoch more than the checkpoint does.
-            record.curve = done.iter().map(epoch_record).collect();
+            record.curve = done.iter().map(EpochRecord::of).collect();
             let how = format!("went on after epoch {}", done.len());
             record.note = Some(went_on(record.note.as_deref(), &how));
         });
@@ -545,16 +536,16 @@ impl TrainingObserver for Observer<'_> {
         self.flow()
     }
 
+    fn on_measuring(&mut self) -> Flow {
+        self.worker.between_steps(self.shared);
+        self.flow()
+    }
+
     fn on_epoch(&mut self, report: &EpochReport) -> Flow {
         let record = self.job.update(|record| {
-            record.epoch = report.epoch;
+            record.epoch = report.summary.epoch;
             record.fruitless = 0;
-            record.curve.push(epoch_record(&EpochSummary {
-                epoch: report.epoch,
-                loss: report.loss,
-                knn_accuracy: report.knn_accuracy,
-                seconds: report.seconds,
-            }));
+            record.curve.push(EpochRecord::of(&report.summary));
         });
         let kept = self
             .shared

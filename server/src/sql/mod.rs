@@ -50,9 +50,9 @@ pub use option_reader::Reader as OptionReader;
 pub use options::{
     BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
     EvaluateOptions, ExportModelOptions, GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions,
-    IfExists, OnError, OptionEntry, OptionKind, OptionValue, Options, Parameters, PathType,
-    PredictOptions, PrintFormat, PrintOptions, SearchInput, SearchOptions, SimilarityOptions,
-    UploadModelOptions,
+    IfExists, LossOption, OnError, OptionEntry, OptionKind, OptionValue, Options, Parameters,
+    PathType, PredictOptions, PrintFormat, PrintOptions, SearchInput, SearchOptions,
+    SimilarityOptions, UploadModelOptions,
 };
 pub use source::position_of;
 pub use suggest::closest;
@@ -81,7 +81,7 @@ pub fn parse_script(text: &str) -> Result<Vec<Parsed>, ParseError> {
                 text: source.text[first.start..last.end].to_owned(),
                 offset: first.position - 1,
                 parameter_count: highest_parameter(&source, start, end),
-                option_parameters: option_parameters(&source.tokens[start..end]),
+                option_parameters: option_parameters(&source, start, end),
                 script: source.text.clone(),
             });
         }
@@ -150,18 +150,21 @@ pub fn fold(identifier: &Ident) -> String {
 }
 
 /// `name = $n` inside OPTIONS. An option of one name has values of one kind, whatever the statement.
-fn option_parameters(tokens: &[Tok]) -> Vec<(usize, OptionKind)> {
+fn option_parameters(source: &Source, start: usize, end: usize) -> Vec<(usize, OptionKind)> {
+    let tokens = &source.tokens;
     let mut found = Vec::new();
-    let mut inside = false;
-    for (index, token) in tokens.iter().enumerate() {
-        inside = match token.token {
-            Token::RParen => false,
-            Token::LParen => index > 0 && tokens[index - 1].is_keyword("options"),
-            _ => inside,
-        };
-        if let (true, Some(n)) = (inside && index >= 2, token.parameter())
-            && tokens[index - 1].token == Token::Eq
-            && let Token::Word(name) = &tokens[index - 2].token
+    let mut options_end = 0;
+    for index in start..end {
+        if tokens[index].is_keyword("options")
+            && let Some(close) = tokens.get(index + 1).and_then(|open| open.partner)
+        {
+            options_end = close;
+        }
+        if index < options_end
+            && let Some(n) = tokens[index].parameter()
+            && let [.., name, equal] = &tokens[start..index]
+            && equal.token == Token::Eq
+            && let Token::Word(name) = &name.token
             && let Some(kind) = options::kind_of(&name.value.to_lowercase())
         {
             found.push((n, kind));

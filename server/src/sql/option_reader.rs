@@ -8,9 +8,9 @@ use super::options::{
     BUILD_MODEL, BuildModelOptions, CONVERT, COPY_FILE, CREATE_TABLE_USING, ColorOption,
     ConvertOptions, CopyFileOptions, CreateTableUsingOptions, EVALUATE, EXPORT_MODEL,
     EvaluateOptions, ExportModelOptions, GET_DATASET, GET_MODEL, GROUPBY_EMB_MEAN,
-    GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions, IfExists, OnError, OptionEntry,
-    OptionKind, OptionSpec, OptionValue, Options, PREDICT, PRINT, Parameters, PathType,
-    PredictOptions, PrintFormat, PrintOptions, SEARCH_BEST, SEARCH_EVERY_ROW, SIMILARITY,
+    GetDatasetOptions, GetModelOptions, GroupbyEmbMeanOptions, IfExists, LossOption, OnError,
+    OptionEntry, OptionKind, OptionSpec, OptionValue, Options, PREDICT, PRINT, Parameters,
+    PathType, PredictOptions, PrintFormat, PrintOptions, SEARCH_BEST, SEARCH_EVERY_ROW, SIMILARITY,
     SearchInput, SearchOptions, SimilarityOptions, UPLOAD_MODEL, UploadModelOptions,
 };
 use super::suggest::closest;
@@ -307,6 +307,10 @@ impl BuildModelOptions {
             max_epochs: reader.integer("max_epochs")?,
             batch_size: reader.integer("batch_size")?,
             learning_rate: reader.number("learning_rate")?,
+            loss: match reader.word("loss")? {
+                Some("dcl") => LossOption::Dcl,
+                _ => LossOption::NtXent,
+            },
             temperature: reader.number("temperature")?,
             weight_decay: reader.number("weight_decay")?,
             warmup_epochs: reader.number("warmup_epochs")?,

@@ -137,6 +137,7 @@ pub static BUILD_MODEL: &[OptionSpec] = &[
     // Two images at least: with one there is nothing to contrast it with.
     option("batch_size", OptionKind::Integer { min: 2, max: 65_536 }),
     option("learning_rate", OptionKind::Number { min: 0.0, above: true, max: 1_000.0 }),
+    option("loss", OptionKind::Word(&["nt_xent", "dcl"])),
     option("temperature", OptionKind::Number { min: 0.0, above: true, max: 100.0 }),
     option("weight_decay", OptionKind::Number { min: 0.0, above: false, max: 100.0 }),
     option("warmup_epochs", OptionKind::Number { min: 0.0, above: false, max: 100_000.0 }),
@@ -319,6 +320,16 @@ pub enum PrintFormat {
     Text,
 }
 
+/// What a training minimises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LossOption {
+    /// SimCLR's loss.
+    #[default]
+    NtXent,
+    /// The decoupled contrastive loss.
+    Dcl,
+}
+
 /// The options of BUILD MODEL and FIT MODEL.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BuildModelOptions {
@@ -334,6 +345,8 @@ pub struct BuildModelOptions {
     pub batch_size: Option<u32>,
     /// `None`: as the recipe has it.
     pub learning_rate: Option<f64>,
+    /// What is minimised.
+    pub loss: LossOption,
     /// `None`: as the recipe has it.
     pub temperature: Option<f64>,
     /// `None`: as the recipe has it.

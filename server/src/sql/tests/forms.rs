@@ -2,7 +2,7 @@
 
 use super::super::options::{
     BuildModelOptions, ColorOption, ConvertOptions, CopyFileOptions, CreateTableUsingOptions,
-    IfExists, OnError, OptionValue, Parameters, PathType, PredictOptions, PrintFormat,
+    IfExists, LossOption, OnError, OptionValue, Parameters, PathType, PredictOptions, PrintFormat,
     PrintOptions, SearchInput, SearchOptions, SimilarityOptions,
 };
 use super::super::{
@@ -114,7 +114,7 @@ fn the_tutorial_letter_by_letter() {
 #[test]
 fn build_model_takes_every_option_in_both_spellings() {
     let text = "build model \"M\" using SIMCLR options (
-        image_col='p', fname=\"f\", target=t, max_epochs=3, batch_size=64, learning_rate=1e-3, temperature=.5,
+        image_col='p', fname=\"f\", target=t, max_epochs=3, batch_size=64, learning_rate=1e-3, loss=DCL, temperature=.5,
         weight_decay=0, warmup_epochs=0.5, seed=7, encoder=ResNet18, image_size=32, color=RGB,
         augmentations=['crop', rotate], pretrained=True, supervised=false, on_error='SKIP', overwrite='true',
         device='wgpu:0', async=on) as t";
@@ -129,6 +129,7 @@ fn build_model_takes_every_option_in_both_spellings() {
             max_epochs: Some(3),
             batch_size: Some(64),
             learning_rate: Some(1e-3),
+            loss: LossOption::Dcl,
             temperature: Some(0.5),
             weight_decay: Some(0.0),
             warmup_epochs: Some(0.5),
