@@ -169,8 +169,8 @@ impl Model {
         Ok(vectors)
     }
 
-    /// Images that are embedded at once.
-    pub(crate) fn batch(&self) -> usize {
+    /// Images that go through the encoder at once. On a GPU fewer take as long as so many.
+    pub fn batch(&self) -> usize {
         let side = self.input.size as usize;
         (POSITIONS_AT_ONCE / (side * side)).clamp(8, 256)
     }

@@ -50,7 +50,7 @@ use reference::Reference;
 pub(crate) use request::color_name;
 use training::{Shared, TrainingTask};
 pub(crate) use training::{model_exists, within_limit};
-use worker::{EmbedTask, Purpose, Worker};
+use worker::{EmbedTask, PIECE_PERMITS, Purpose, Worker};
 
 /// Most decoded bytes of one piece of embedding work, whatever the batch size asks for.
 const MAX_PIECE_BYTES: usize = 32 * 1024 * 1024;
@@ -491,11 +491,11 @@ impl Learning {
         let piece = (MAX_PIECE_BYTES / model.input().image_len().max(1))
             .clamp(1, batch_size.unwrap_or(self.shared.options.embed_batch).max(1));
         let pieces = (0..count).step_by(piece).map(|start| start..(start + piece).min(count));
-        let mut results =
-            futures::stream::iter(pieces.map(|range| {
-                self.embed_piece(&pass, Arc::clone(&images), range, on_error, cancel)
-            }))
-            .buffered(PIECES_AHEAD);
+        let mut results = futures::stream::iter(pieces.map(|range| {
+            let permits = (range.len() * PIECE_PERMITS).div_ceil(piece);
+            self.embed_piece(&pass, Arc::clone(&images), range, permits, on_error, cancel)
+        }))
+        .buffered(PIECES_AHEAD);
         let mut embedded = Embedded {
             vectors: Vec::with_capacity(count * dim),
             dim,
@@ -513,11 +513,14 @@ impl Learning {
         pass: &Pass,
         images: Arc<[ImageSource]>,
         range: Range<usize>,
+        permits: usize,
         on_error: OnError,
         cancel: &CancellationToken,
     ) -> Result<Embedded, SqlError> {
         let Pass { worker, model, purpose } = pass;
-        let permit = worker.permits().acquire_owned().await.map_err(crate::error::internal)?;
+        let permits = u32::try_from(permits).map_err(crate::error::internal)?;
+        let permit =
+            worker.permits().acquire_many_owned(permits).await.map_err(crate::error::internal)?;
         let count = range.len();
         let (set, failures) = {
             let spec = model.input();

@@ -1,9 +1,10 @@
 //! The learning side from end to end, on drawn digits: trainings, their records, and embedding beside them.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use thanosql_ml::DeviceChoice;
+use thanosql_ml::{DeviceChoice, ImageSet};
 use thanosql_ml::digits::{DigitsDataset, write_dataset};
 use thanosql_protocol::NoticeSender;
 use thanosql_storage::StoreOptions;
@@ -208,6 +209,64 @@ async fn embedding_goes_between_the_steps_of_a_training_that_is_then_cancelled()
 }
 
 /// The weights of a model without its history, to be compared.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_of_several_statements_go_through_the_encoder_together() {
+    let place = Place::with_digits(24);
+    let store = place.store();
+    let learning = learning(&store);
+    finish(learning.submit(place.request("m", 1)).unwrap()).await.unwrap();
+    let entry = store.snapshot().model("m").unwrap();
+    let files: Vec<PathBuf> = place.digits.train.iter().map(|file| file.path.clone()).collect();
+    let cancel = CancellationToken::new();
+    let all = learning.embed(&entry, paths(&files), OnError::Fail, None, &cancel).await.unwrap();
+    let singly = files.iter().map(|file| {
+        learning.embed(&entry, paths(std::slice::from_ref(file)), OnError::Fail, None, &cancel)
+    });
+    for (row, one) in futures::future::try_join_all(singly).await.unwrap().iter().enumerate() {
+        let expected = &all.vectors[row * all.dim..(row + 1) * all.dim];
+        for (one, expected) in one.vectors.iter().zip(expected) {
+            assert!((one - expected).abs() < 1e-4, "image {row}: {one} and {expected}");
+        }
+        assert_eq!((one.vectors.len(), one.ok.as_slice()), (all.dim, [true].as_slice()));
+    }
+
+    // What fits into a batch goes together; the rest keeps its turn.
+    let worker = learning.worker(learning.shared.options.device).unwrap();
+    let model = learning.load_encoder(&entry, &worker).unwrap();
+    let (batch, len) = (model.batch(), model.input().image_len());
+    let permits = Arc::new(tokio::sync::Semaphore::new(8));
+    let mut answers = Vec::new();
+    let views = Purpose::ViewDistances(ViewRecipe::of(&serde_json::Value::Null));
+    let mut waiting: VecDeque<EmbedTask> = [
+        (Purpose::Vectors, 1),
+        (Purpose::Vectors, batch - 2),
+        (views, 1),
+        (Purpose::Vectors, 2),
+        (Purpose::Vectors, 1),
+    ]
+    .into_iter()
+    .map(|(purpose, count)| {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        answers.push(answer);
+        EmbedTask {
+            purpose,
+            model: Arc::clone(&model),
+            images: ImageSet::new(model.input(), vec![0; count * len]).unwrap(),
+            cancel: CancellationToken::new(),
+            reply,
+            permit: Arc::clone(&permits).try_acquire_owned().unwrap(),
+        }
+    })
+    .collect();
+    let mut groups = Vec::new();
+    while !waiting.is_empty() {
+        let together = worker::take_together(&mut waiting);
+        groups.push(together.iter().map(|task| task.images.len()).collect::<Vec<_>>());
+    }
+    assert_eq!(groups, [vec![1, batch - 2, 1], vec![1], vec![2]]);
+    learning.shutdown().await;
+}
+
 fn weights(store: &Store, name: &str) -> Vec<u8> {
     store.snapshot().model(name).unwrap().part(model::WEIGHTS_PART).unwrap()
 }

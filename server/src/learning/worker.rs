@@ -28,6 +28,9 @@ use super::training::{self, Shared, TrainingTask};
 /// How many decoded pieces of embedding work may be in memory at once, waiting ones included.
 const EMBED_PIECES: usize = 4;
 
+/// Permits that a full piece takes; a part of one takes its part.
+pub(crate) const PIECE_PERMITS: usize = 256;
+
 /// How often the worker looks around while other threads decode a training's images.
 const DECODE_POLL: Duration = Duration::from_millis(10);
 
@@ -69,7 +72,7 @@ struct Queue {
 }
 
 enum Task {
-    Embed(EmbedTask),
+    Embed(Vec<EmbedTask>),
     Train(TrainingTask),
 }
 
@@ -91,7 +94,7 @@ impl Worker {
             device,
             queue: Mutex::default(),
             wake: Condvar::new(),
-            permits: Arc::new(Semaphore::new(EMBED_PIECES)),
+            permits: Arc::new(Semaphore::new(EMBED_PIECES * PIECE_PERMITS)),
             thread: Mutex::new(None),
         });
         let own = Arc::clone(&worker);
@@ -106,7 +109,7 @@ impl Worker {
         &self.device
     }
 
-    /// What bounds the decoded images in memory: take a permit before decoding.
+    /// What bounds the decoded images in memory: take permits before decoding, [`PIECE_PERMITS`] for a full piece.
     pub(crate) fn permits(&self) -> Arc<Semaphore> {
         Arc::clone(&self.permits)
     }
@@ -157,7 +160,7 @@ impl Worker {
     fn run(&self, shared: &Shared) {
         while let Some(task) = self.next() {
             match task {
-                Task::Embed(task) => task.run(),
+                Task::Embed(tasks) => embed_together(tasks),
                 Task::Train(task) => training::run(task, self, shared),
             }
         }
@@ -166,8 +169,9 @@ impl Worker {
     fn next(&self) -> Option<Task> {
         let mut queue = self.lock();
         loop {
-            if let Some(task) = queue.embeds.pop_front() {
-                return Some(Task::Embed(task));
+            let together = take_together(&mut queue.embeds);
+            if !together.is_empty() {
+                return Some(Task::Embed(together));
             }
             if let Some(task) = queue.jobs.pop_front() {
                 return Some(Task::Train(task));
@@ -182,7 +186,7 @@ impl Worker {
     /// Between two steps of a training: the embeddings that wait now, and queued jobs that were cancelled meanwhile.
     /// Embeddings that arrive while these run wait for the next step, so that a training is never starved.
     pub(crate) fn between_steps(&self, shared: &Shared) {
-        let (embeds, cancelled) = {
+        let (mut embeds, cancelled) = {
             let mut queue = self.lock();
             if queue.embeds.is_empty() && queue.jobs.is_empty() {
                 return;
@@ -194,8 +198,8 @@ impl Worker {
             queue.jobs = jobs;
             (embeds, cancelled)
         };
-        for task in embeds {
-            task.run();
+        while !embeds.is_empty() {
+            embed_together(take_together(&mut embeds));
         }
         for task in cancelled {
             training::finish_unstarted(&task, shared);
@@ -219,12 +223,69 @@ impl Worker {
     }
 }
 
+/// The first of those that wait, and the others that can go through the encoder with it: images of other statements for the same model, as many
+/// as make a batch. Empty if none waits.
+pub(super) fn take_together(waiting: &mut VecDeque<EmbedTask>) -> Vec<EmbedTask> {
+    let Some(first) = waiting.pop_front() else { return Vec::new() };
+    let mut room = first.model.batch().saturating_sub(first.images.len());
+    let (model, wants_vectors) = (Arc::clone(&first.model), first.wants_vectors());
+    let mut together = vec![first];
+    for task in std::mem::take(waiting) {
+        let joins = wants_vectors
+            && task.wants_vectors()
+            && Arc::ptr_eq(&task.model, &model)
+            && task.images.len() <= room;
+        if joins {
+            room -= task.images.len();
+            together.push(task);
+        } else {
+            waiting.push_back(task);
+        }
+    }
+    together
+}
+
+/// Embeds what [`take_together`] chose, and answers each.
+fn embed_together(mut tasks: Vec<EmbedTask>) {
+    tasks.retain(|task| !task.is_over());
+    if tasks.len() < 2 {
+        tasks.into_iter().for_each(EmbedTask::run);
+        return;
+    }
+    let (model, spec) = (Arc::clone(&tasks[0].model), tasks[0].images.spec());
+    let work = || {
+        let pixels: Vec<u8> = tasks.iter().flat_map(|task| task.images.pixels()).copied().collect();
+        let images =
+            ImageSet::new(spec, pixels).ok_or_else(|| crate::error::internal("images in parts"))?;
+        model.embed(&images, &|| tasks.iter().all(EmbedTask::is_over)).map_err(ml_error)
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(panicked("embedding", &*panic)));
+    let mut start = 0;
+    for task in tasks {
+        let end = start + task.images.len() * model.embedding_dim();
+        let own = outcome.as_ref().map(|vectors| vectors[start..end].to_vec());
+        start = end;
+        drop(task.permit);
+        let _ = task.reply.send(own.map_err(Clone::clone));
+    }
+}
+
 impl EmbedTask {
+    fn wants_vectors(&self) -> bool {
+        matches!(self.purpose, Purpose::Vectors)
+    }
+
+    /// Whether nobody waits for it any more.
+    fn is_over(&self) -> bool {
+        self.cancel.is_cancelled() || self.reply.is_closed()
+    }
+
     fn run(self) {
-        let EmbedTask { purpose, model, images, cancel, reply, permit } = self;
-        if cancel.is_cancelled() || reply.is_closed() {
+        if self.is_over() {
             return;
         }
+        let EmbedTask { purpose, model, images, cancel, reply, permit } = self;
         let stop = || cancel.is_cancelled() || reply.is_closed();
         let work = || match &purpose {
             Purpose::Vectors => model.embed(&images, &stop),
