@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use thanosql_ml::{DeviceChoice, ImageSet};
 use thanosql_ml::digits::{DigitsDataset, write_dataset};
+use thanosql_ml::{DeviceChoice, ImageSet};
 use thanosql_protocol::NoticeSender;
 use thanosql_storage::StoreOptions;
 
