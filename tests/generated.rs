@@ -393,11 +393,15 @@ async fn wait_for_trainings(client: &Client) {
 async fn answer(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     // The simple protocol of the client library does not take COPY's data.
     if sql.starts_with("COPY (") && sql.contains("STDOUT") {
-        let mut data = Box::pin(client.copy_out(sql).await?);
-        while let Some(piece) = data.next().await {
-            piece?;
+        let prepared = client.prepare(sql).await?;
+        // With a parameter it is sent below, so that the server, not the driver, misses the value.
+        if prepared.params().is_empty() {
+            let mut data = Box::pin(client.copy_out(&prepared).await?);
+            while let Some(piece) = data.next().await {
+                piece?;
+            }
+            return Ok(());
         }
-        return Ok(());
     }
     client.simple_query(sql).await.map(drop)
 }
