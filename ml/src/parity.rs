@@ -13,7 +13,8 @@ use crate::error::MlError;
 use crate::images::{Color, ImageSet, InputSpec};
 use crate::loss::{ContrastiveLoss, Positives, contrastive};
 use crate::random::Random;
-use crate::train::{EpochReport, Flow, StepProgress, TrainOptions, TrainingObserver, train};
+use crate::train::tests::Silent;
+use crate::train::{TrainOptions, train};
 use crate::weights::{Weights, read};
 
 const INPUT: InputSpec = InputSpec { size: 12, color: Color::Gray };
@@ -92,18 +93,6 @@ fn one_step_agrees() {
                 "{name}: {one} and {other}, of at most {scale}"
             );
         }
-    }
-}
-
-struct Silent;
-
-impl TrainingObserver for Silent {
-    fn on_step(&mut self, _: &StepProgress) -> Flow {
-        Flow::Continue
-    }
-
-    fn on_epoch(&mut self, _: &EpochReport) -> Flow {
-        Flow::Continue
     }
 }
 

@@ -487,13 +487,14 @@ impl ParameterVisitor for Export {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::images::{Color, InputSpec};
 
     const INPUT: InputSpec = InputSpec { size: 12, color: Color::Gray };
 
-    struct Silent;
+    /// Takes no notice.
+    pub(crate) struct Silent;
 
     impl TrainingObserver for Silent {
         fn on_step(&mut self, _: &StepProgress) -> Flow {

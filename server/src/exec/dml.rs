@@ -403,7 +403,7 @@ impl ClientSession {
         })
     }
 
-    /// `SELECT items FROM target AS alias, from... WHERE selection`, with the target's row ids in reach.
+    /// A [`target_query`] with the target's row ids in reach.
     #[allow(clippy::too_many_arguments)] // they are the parts of one query
     fn plan_rows_to_change(
         &self,
@@ -415,19 +415,7 @@ impl ClientSession {
         selection: Option<pg::Expr>,
         embedded: &[Embedded],
     ) -> Result<LogicalPlan, SqlError> {
-        let mut query = template(&format!("SELECT 1 FROM {TARGET} AS {}", quoted(alias)))?;
-        let pg::SetExpr::Select(select) = query.body.as_mut() else {
-            return Err(crate::error::internal("the template is no SELECT"));
-        };
-        select.projection = items
-            .into_iter()
-            .map(|(name, expr)| pg::SelectItem::ExprWithAlias {
-                expr,
-                alias: pg::Ident::with_quote('"', name),
-            })
-            .collect();
-        select.from.extend(from);
-        select.selection = selection;
+        let query = target_query(alias, items, from, selection)?;
         let target: Arc<dyn TableSource> =
             provider_as_source(Arc::new(StoredTable::with_row_ids(table.clone())));
         let tables = HashMap::from([(TARGET.to_string(), target)]);
@@ -834,6 +822,29 @@ pub(super) fn quoted(name: &str) -> String {
 /// A tree to fill in. Only text of ours is parsed.
 pub(super) fn template(text: &str) -> Result<pg::Query, SqlError> {
     sql::parse_query(text).map(|body| *body.query).map_err(crate::error::parse_error)
+}
+
+/// `SELECT items FROM target AS alias, from... WHERE selection`
+pub(super) fn target_query(
+    alias: &str,
+    items: Vec<(String, pg::Expr)>,
+    from: Vec<pg::TableWithJoins>,
+    selection: Option<pg::Expr>,
+) -> Result<pg::Query, SqlError> {
+    let mut query = template(&format!("SELECT 1 FROM {TARGET} AS {}", quoted(alias)))?;
+    let pg::SetExpr::Select(select) = query.body.as_mut() else {
+        return Err(crate::error::internal("the template is no SELECT"));
+    };
+    select.projection = items
+        .into_iter()
+        .map(|(name, expr)| pg::SelectItem::ExprWithAlias {
+            expr,
+            alias: pg::Ident::with_quote('"', name),
+        })
+        .collect();
+    select.from.extend(from);
+    select.selection = selection;
+    Ok(query)
 }
 
 /// Splits row ids off and drops rows that a join found twice: PostgreSQL changes a row once, with any of its matches.

@@ -20,9 +20,7 @@ use sqlparser::ast as pg;
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::{ROW_ID_COLUMN, Table, UniqueKey};
 
-use super::dml::{
-    TARGET, first_of_each_row, missing_column, new_values, qualified, quoted, template,
-};
+use super::dml::{TARGET, first_of_each_row, missing_column, new_values, qualified, target_query};
 use super::query::controlled;
 use super::{Control, rowset};
 use crate::error::{arrow_error, datafusion_error, storage_error};
@@ -156,22 +154,11 @@ impl ClientSession {
         rows: Vec<RecordBatch>,
     ) -> Result<Option<LogicalPlan>, SqlError> {
         let Conflict::Update { values, selection, alias, .. } = conflict else { return Ok(None) };
-        let mut query = template(&format!("SELECT 1 FROM {TARGET} AS {}", quoted(alias)))?;
-        let pg::SetExpr::Select(select) = query.body.as_mut() else {
-            return Err(crate::error::internal("the template is no SELECT"));
-        };
         let mut items = vec![(ROW_ID_COLUMN.to_string(), qualified(alias, ROW_ID_COLUMN))];
         for (index, value) in values.iter().enumerate() {
             items.push((format!("__thanosql_new_{index}"), value.clone()));
         }
-        select.projection = items
-            .into_iter()
-            .map(|(name, expr)| pg::SelectItem::ExprWithAlias {
-                expr,
-                alias: pg::Ident::with_quote('"', name),
-            })
-            .collect();
-        select.selection = selection.as_deref().cloned();
+        let query = target_query(alias, items, Vec::new(), selection.as_deref().cloned())?;
         let memory = MemTable::try_new(side_by_side(schema), vec![rows])
             .map_err(|error| datafusion_error(error, None))?;
         let target: Arc<dyn TableSource> = provider_as_source(Arc::new(memory));

@@ -23,14 +23,14 @@ use std::ops::ControlFlow;
 
 use datafusion::arrow::datatypes::DECIMAL256_MAX_PRECISION;
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr, Fetch, Function,
-    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause,
-    ObjectName, ObjectNamePart, Query, Statement, Subscript, UnaryOperator, Value, ValueWithSpan,
-    VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr, Fetch, Ident, LimitClause,
+    ObjectNamePart, Query, Statement, Subscript, UnaryOperator, Value, ValueWithSpan, VisitMut,
+    VisitorMut,
 };
 
 use crate::functions::postgres::{EXTRACT_SECONDS, SIMILAR_TO_ESCAPE};
 use crate::sql::fold;
+use crate::sql::pieces::{call, take};
 
 /// Rewrites a statement as this module's table says.
 pub(super) fn rewrite(statement: &mut Statement) {
@@ -255,30 +255,6 @@ fn is_text(expr: &Expr) -> bool {
             ..
         })
     )
-}
-
-fn take(expr: &mut Expr) -> Expr {
-    std::mem::replace(expr, Expr::Value(Value::Null.into()))
-}
-
-fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: arguments
-                .into_iter()
-                .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
-                .collect(),
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
 
 #[cfg(test)]

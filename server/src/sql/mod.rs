@@ -26,6 +26,7 @@ mod error;
 mod fragment;
 mod option_reader;
 pub mod options;
+pub mod pieces;
 mod query;
 mod source;
 mod statement;

@@ -28,10 +28,10 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
-    Ident, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem,
-    SetExpr, Statement, Subscript, TableAlias, TableAliasColumnDef, TableFactor, Value,
-    ValueWithSpan, VisitMut, VisitorMut,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName,
+    ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement,
+    Subscript, TableAlias, TableAliasColumnDef, TableFactor, Value, ValueWithSpan, VisitMut,
+    VisitorMut,
 };
 use sqlparser::ast::{ArrayElemTypeDef, TableFunctionArgs};
 
@@ -39,6 +39,7 @@ use super::expand::EXPAND_ARRAY;
 use super::functions::{OID_ARRAY, OR_EMPTY, REG_OID, REG_TEXT, TEXT_ARRAY};
 use super::relations::{Kind, SystemSchema, array_items, column_kind, find};
 use crate::plan::names::{SYSTEM_COLUMNS, column_name};
+use crate::sql::pieces::{call, function, take};
 
 /// Rewrites a statement as this module's table says. True if it names relations of the system catalog.
 pub fn adapt(statement: &mut Statement) -> bool {
@@ -342,10 +343,6 @@ fn identifiers(name: &ObjectName) -> Option<Vec<String>> {
     name.0.iter().map(|part| part.as_ident().map(fold)).collect()
 }
 
-fn take(expr: &mut Expr) -> Expr {
-    std::mem::replace(expr, Expr::Value(ValueWithSpan::from(Value::Null)))
-}
-
 fn number(text: &str) -> Expr {
     Expr::Value(ValueWithSpan::from(Value::Number(text.to_string(), false)))
 }
@@ -359,30 +356,6 @@ fn literal(expr: &Expr) -> Option<&str> {
         Expr::Nested(inner) => literal(inner),
         Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => Some(text),
         _ => None,
-    }
-}
-
-fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    Expr::Function(function(name, arguments, Vec::new()))
-}
-
-fn function(name: &str, arguments: Vec<Expr>, clauses: Vec<FunctionArgumentClause>) -> Function {
-    Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: arguments
-                .into_iter()
-                .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
-                .collect(),
-            clauses,
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
     }
 }
 
