@@ -112,6 +112,23 @@ async fn joins_without_rows_are_stopped() {
     }
 }
 
+/// Each of these views may have a name twice; that is tried once a view, not twice as often with every level.
+#[tokio::test(flavor = "multi_thread")]
+async fn views_that_are_nested_too_deep_are_told_at_once() {
+    let (server, _folder) = with_flags(&[]);
+    let client = server.connect().await;
+    run(&client, "CREATE VIEW v0 AS SELECT 1 AS a").await;
+    for level in 1..40 {
+        let below = level - 1;
+        let view = format!("CREATE VIEW v{level} AS SELECT *, 1 AS c{level} FROM v{below}");
+        if let Err(error) = client.batch_execute(&view).await {
+            assert_eq!(state_of(&error), "54001", "{view}: {}", describe(&error));
+            return;
+        }
+    }
+    panic!("views are nested without end");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_stops() {
     let (mut server, _folder) = with_flags(&[]);

@@ -50,8 +50,8 @@ struct SequenceRecord {
 }
 
 impl SequenceRules {
-    /// The value after `value`, so many steps on.
-    fn after(&self, value: i64, steps: i64) -> Option<i64> {
+    /// The value after `value`, so many steps on; `None` at the end.
+    pub fn after(&self, value: i64, steps: i64) -> Option<i64> {
         let next = self.increment.checked_mul(steps).and_then(|far| value.checked_add(far));
         match next.filter(|next| (self.min..=self.max).contains(next)) {
             None if self.cycle => Some(if self.increment > 0 { self.min } else { self.max }),

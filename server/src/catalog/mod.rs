@@ -9,13 +9,11 @@ pub mod system;
 pub mod table;
 pub mod thanosql;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::Schema;
-use sqlparser::ast as pg;
 use thanosql_protocol::{ClientIdentity, SqlError, SqlState};
 use thanosql_storage::{Store, UniqueKey};
 
@@ -23,7 +21,6 @@ use crate::error::storage_error;
 use crate::exec::cursors::Cursors;
 use crate::session::settings::Settings;
 use crate::session::transaction::SessionTransaction;
-use crate::sql;
 use sequences::{ColumnSequence, sequence_by_oid};
 use system::{
     CatalogSource, CheckDescription, CursorDescription, KeyDescription, ObjectDescription,
@@ -188,14 +185,11 @@ impl CatalogSource for SessionCatalog {
                 ),
             ));
         }
-        let next = if called {
-            let next = value.checked_add(sequence.increment);
-            next.filter(|next| (sequence.min..=sequence.max).contains(next))
-        } else {
-            Some(value)
-        };
+        let next = if called { sequence.rules().after(value, 1) } else { Some(value) };
         self.store.set_sequence(sequence.oid, next).map_err(storage_error)?;
-        self.used().current.insert(sequence.oid, value);
+        if called {
+            self.used().current.insert(sequence.oid, value);
+        }
         Ok(value)
     }
 
@@ -262,31 +256,8 @@ fn describe_checks(schema: &Schema) -> Vec<CheckDescription> {
         .into_iter()
         .map(|check| CheckDescription {
             oid: check.oid,
-            columns: columns_in(&check.expression, schema),
             name: check.name,
             expression: check.expression,
         })
         .collect()
-}
-
-/// The columns that an expression names.
-fn columns_in(expression: &str, schema: &Schema) -> Vec<usize> {
-    struct Finder<'a>(&'a Schema, BTreeSet<usize>);
-    impl pg::Visitor for Finder<'_> {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &pg::Expr) -> ControlFlow<()> {
-            let ident = match expr {
-                pg::Expr::Identifier(ident) => Some(ident),
-                pg::Expr::CompoundIdentifier(parts) => parts.last(),
-                _ => None,
-            };
-            self.1.extend(ident.and_then(|ident| self.0.index_of(&sql::fold(ident)).ok()));
-            ControlFlow::Continue(())
-        }
-    }
-    let mut finder = Finder(schema, BTreeSet::new());
-    if let Ok(expression) = sql::parse_expression(expression) {
-        let _ = pg::Visit::visit(&expression, &mut finder);
-    }
-    finder.1.into_iter().collect()
 }

@@ -18,7 +18,7 @@ use thanosql_storage::RowCheck;
 
 use crate::catalog::constraints::{Check, checks_of};
 use crate::error::{datafusion_error, parse_error};
-use crate::sql;
+use crate::{plan, sql};
 
 /// How many characters of a value an error shows.
 const SHOWN_CHARACTERS: usize = 64;
@@ -165,9 +165,10 @@ pub fn plan_check(
     }
     let planned = state
         .create_logical_expr_from_sql_expr(
-            ExprWithAlias { expr: expression, alias: None },
+            ExprWithAlias { expr: plan::adapted(expression)?, alias: None },
             &columns,
         )
+        .and_then(|planned| plan::postgres_types(planned, &columns))
         .map_err(failed)?;
     if planned.contains_outer() || has_aggregate(&planned) {
         return Err(SqlError::new(

@@ -192,13 +192,11 @@ pub fn read_time(text: &str, pattern: &str) -> Result<NaiveDateTime, SqlError> {
     for (index, part) in parts.iter().enumerate() {
         let name = match part {
             Part::Text(expected) => {
-                // Any separator stands for any other.
-                if !rest.is_empty() {
-                    let first = rest.chars().next().unwrap_or(' ');
-                    let same = rest.starts_with(expected);
-                    if same || !first.is_alphanumeric() {
-                        rest = &rest[first.len_utf8()..];
-                    }
+                if let Some(after) = rest.strip_prefix(*expected) {
+                    rest = after;
+                } else if let Some(first) = rest.chars().next().filter(|c| !c.is_alphanumeric()) {
+                    // Any separator stands for any other.
+                    rest = &rest[first.len_utf8()..];
                 }
                 continue;
             }

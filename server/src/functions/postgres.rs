@@ -230,7 +230,9 @@ pub fn postgres_functions() -> Vec<ScalarUDF> {
                 Some(escape) => text(escape)?.chars().next(),
                 None => Some('\\'),
             };
-            Ok(ScalarValue::Utf8(Some(patterns::similar_to_regex(&text(&values[0])?, escape)?)))
+            let regex = patterns::similar_to_regex(&text(&values[0])?, escape)?;
+            // `_` and `%` stand for the ends of lines, too.
+            Ok(ScalarValue::Utf8(Some(format!("(?s){regex}"))))
         }),
     ]
 }

@@ -130,19 +130,7 @@ pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
         let preserver = NamePreserver::new(&node);
         let mapped = node.map_expressions(|expr| {
             let name = preserver.save(&expr);
-            let expr = expr.transform_up(|expr| match expr {
-                Expr::Cast(cast) => {
-                    // Columns of outer queries are not in this schema; their casts stay as they are.
-                    match cast.expr.get_type(&schema) {
-                        Ok(source) => converted(cast, &source, &schema),
-                        Err(_) if matches!(*cast.expr, Expr::Placeholder(_)) => {
-                            converted(cast, &DataType::Null, &schema)
-                        }
-                        Err(_) => Ok(Transformed::no(Expr::Cast(cast))),
-                    }
-                }
-                other => Ok(Transformed::no(other)),
-            })?;
+            let expr = read_texts_in(expr, &schema)?;
             Ok(expr.update_data(|expr| name.restore(expr)))
         })?;
         changed |= mapped.transformed;
@@ -150,6 +138,23 @@ pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
         Ok(if changed { Transformed::yes(mapped.data.recompute_schema()?) } else { mapped })
     })?;
     Ok(rewritten.data)
+}
+
+/// As [`read_texts`], in one expression over the columns of `schema`.
+pub(super) fn read_texts_in(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| match expr {
+        Expr::Cast(cast) => {
+            // Columns of outer queries are not in this schema; their casts stay as they are.
+            match cast.expr.get_type(schema) {
+                Ok(source) => converted(cast, &source, schema),
+                Err(_) if matches!(*cast.expr, Expr::Placeholder(_)) => {
+                    converted(cast, &DataType::Null, schema)
+                }
+                Err(_) => Ok(Transformed::no(Expr::Cast(cast))),
+            }
+        }
+        other => Ok(Transformed::no(other)),
+    })
 }
 
 /// Types whose text form Arrow's own casts do not read as PostgreSQL does.

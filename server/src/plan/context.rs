@@ -43,6 +43,8 @@ pub(super) struct Context<'a> {
     depth: usize,
     /// `embed`, once it is called: one for all of its calls, so that equal calls are equal expressions.
     embed: OnceLock<Arc<ScalarUDF>>,
+    /// Set once a view cannot be planned.
+    broken_view: OnceLock<()>,
 }
 
 impl<'a> Context<'a> {
@@ -52,7 +54,14 @@ impl<'a> Context<'a> {
         overlay: HashMap<String, Arc<dyn TableSource>>,
         depth: usize,
     ) -> Context<'a> {
-        Context { state, scope, overlay, depth, embed: OnceLock::new() }
+        Context {
+            state,
+            scope,
+            overlay,
+            depth,
+            embed: OnceLock::new(),
+            broken_view: OnceLock::new(),
+        }
     }
 
     /// Plans a statement that DataFusion knows.
@@ -61,6 +70,11 @@ impl<'a> Context<'a> {
         let mut context =
             PlannerContext::new().with_prepare_param_data_types(self.scope.parameters.fields());
         planner.sql_statement_to_plan_with_context(statement, &mut context)
+    }
+
+    /// Whether a view could not be planned: then no other form of the statement can be.
+    pub(super) fn has_broken_view(&self) -> bool {
+        self.broken_view.get().is_some()
     }
 
     /// Plans an expression over no columns, such as a default.
@@ -136,6 +150,7 @@ impl<'a> Context<'a> {
             )));
         }
         let plan = super::plan_view(self.state, self.scope, definition, self.depth + 1)
+            .inspect_err(|_| *self.broken_view.get_or_init(|| ()))
             .map_err(through_datafusion)?;
         Ok(provider_as_source(Arc::new(ViewTable::new(plan, Some(definition.to_string())))))
     }

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::catalog::SchemaProvider;
-use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::common::{DFSchema, ParamValues, ScalarValue, TableReference};
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::ContextProvider as _;
@@ -340,11 +340,18 @@ pub fn plan_constant(
 ) -> Result<Expr, SqlError> {
     Context::new(state, scope, HashMap::new(), 0)
         .plan_constant(adapted(expression)?)
+        .and_then(|planned| postgres_types(planned, &DFSchema::empty()))
         .map_err(|error| datafusion_error(error, Some(&scope.script)))
 }
 
+/// What is done with the types of a plan's expressions, for one over the columns of `schema`.
+pub fn postgres_types(expression: Expr, schema: &DFSchema) -> datafusion::common::Result<Expr> {
+    let expression = coerce::read_texts_in(expression, schema)?.data;
+    Ok(numbers::floats_beside_decimals_in(expression, schema)?.data)
+}
+
 /// An expression in the forms that DataFusion's planner takes.
-fn adapted(expression: pg::Expr) -> Result<pg::Expr, SqlError> {
+pub fn adapted(expression: pg::Expr) -> Result<pg::Expr, SqlError> {
     // The walks are over statements.
     let mut query = *sql::parse_query("SELECT 1").map_err(parse_error)?.query;
     if let pg::SetExpr::Select(select) = query.body.as_mut() {
@@ -402,26 +409,27 @@ fn plan_at_depth(
     crate::catalog::system::adapt(&mut ast);
     vectors::count_dimensions(&mut ast, &scope.parameters);
     let nulls_first = scores::says_nulls_first(&ast);
-    let numbered = beside_wildcards.then(|| {
-        let mut numbered = ast.clone();
-        names::number_beside_wildcards(&mut numbered);
-        numbered
-    });
-    let plan = |ast, tables| {
-        Context::new(state, scope, tables, depth)
+    let plan = |context: &Context<'_>, ast| {
+        context
             .plan(ast)
             .and_then(coerce::read_texts)
             .and_then(numbers::floats_beside_decimals)
             .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })
             .map_err(|error| datafusion_error(error, Some(&scope.script)))
     };
-    match numbered {
-        None => plan(ast, tables),
-        // `SELECT *, a`: a name that comes twice is seen only where the columns are known.
-        Some(numbered) => {
-            plan(ast, tables.clone()).or_else(|error| plan(numbered, tables).map_err(|_| error))
-        }
+    if !beside_wildcards {
+        return plan(&Context::new(state, scope, tables, depth), ast);
     }
+    // `SELECT *, a`: a name that comes twice is seen only where the columns are known.
+    let context = Context::new(state, scope, tables.clone(), depth);
+    plan(&context, ast.clone()).or_else(|error| {
+        // Once more for each of nested views would be twice as often with every level.
+        if context.has_broken_view() {
+            return Err(error);
+        }
+        names::number_beside_wildcards(&mut ast);
+        plan(&Context::new(state, scope, tables, depth), ast).map_err(|_| error)
+    })
 }
 
 /// Plans a view's definition.

@@ -116,6 +116,7 @@ impl VisitorMut for Namer {
                 }
             }
         }
+        let given = taken.clone();
         for item in items.iter_mut() {
             if let SelectItem::UnnamedExpr(expr) = item
                 && let Some(path) = plain_column(expr)
@@ -125,6 +126,7 @@ impl VisitorMut for Namer {
                 let told_apart = columns.insert(path.clone())
                     && self.depth <= 1
                     && path.len() > 1
+                    && !given.contains(&name)
                     && columns
                         .iter()
                         .filter(|other| other.last() == Some(&name))

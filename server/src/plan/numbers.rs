@@ -40,7 +40,7 @@ pub(super) fn floats_beside_decimals(plan: LogicalPlan) -> Result<LogicalPlan> {
         let node = node.transform_data(|node| {
             node.map_expressions(|expr| {
                 let name = preserver.save(&expr);
-                let expr = expr.transform_up(|expr| Ok(one_type(expr, &schema)))?;
+                let expr = floats_beside_decimals_in(expr, &schema)?;
                 Ok(expr.update_data(|expr| name.restore(expr)))
             })
         })?;
@@ -48,6 +48,14 @@ pub(super) fn floats_beside_decimals(plan: LogicalPlan) -> Result<LogicalPlan> {
         Ok(if changed { Transformed::yes(node.data.recompute_schema()?) } else { node })
     })?;
     Ok(rewritten.data)
+}
+
+/// As [`floats_beside_decimals`], in one expression over the columns of `schema`.
+pub(super) fn floats_beside_decimals_in(
+    expr: Expr,
+    schema: &DFSchema,
+) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| Ok(one_type(expr, schema)))
 }
 
 /// The float that decimals among these types become; none if either kind is missing.

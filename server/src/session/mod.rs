@@ -530,17 +530,17 @@ impl ClientSession {
     ) -> Result<Option<SchemaRef>, SqlError> {
         use pg::Statement as Sql;
         match statement.ast.as_ref() {
-            Sql::Query(query) if select_into(query).is_some() => {
-                if let Some((_, query)) = select_into(query) {
+            Sql::Query(_) | Sql::Explain { .. } => {
+                if let Sql::Query(query) = statement.ast.as_ref()
+                    && let Some((_, query)) = select_into(query)
+                {
                     self.settled(scope, count, |session, scope| {
                         let ast = pg::Statement::Query(Box::new(query.clone()));
                         let tables = HashMap::new();
                         plan::plan_ast(&session.state, scope, ast, &statement.embedded, tables)
                     })?;
+                    return Ok(None);
                 }
-                Ok(None)
-            }
-            Sql::Query(_) | Sql::Explain { .. } => {
                 let plan = self.settled(scope, count, |session, scope| {
                     plan::plan_sql(&session.state, scope, statement)
                 })?;

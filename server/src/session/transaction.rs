@@ -167,27 +167,24 @@ impl SessionTransaction {
     /// # Errors
     /// 40001 for a lost race.
     pub fn finish(&self, success: bool) -> Result<(), SqlError> {
-        let implicit = {
-            let block = self.block();
-            match &*block {
-                Block::Idle | Block::Failed(_) => return Ok(()),
-                Block::Implicit(_) => true,
-                Block::Explicit(_) => false,
+        let mut block = self.block();
+        match &mut *block {
+            Block::Idle | Block::Failed(_) => return Ok(()),
+            Block::Explicit(work) => {
+                if !success {
+                    // Without a savepoint nothing can be saved any more, and the locks go.
+                    let kept = work.take().filter(|work| !work.savepoints.is_empty());
+                    *block = Block::Failed(kept);
+                }
+                return Ok(());
             }
-        };
-        if !implicit && !success {
-            let mut block = self.block();
-            if let Block::Explicit(work) = std::mem::replace(&mut *block, Block::Idle) {
-                // Without a savepoint nothing can be saved any more, and the locks go.
-                *block = Block::Failed(work.filter(|work| !work.savepoints.is_empty()));
-            }
+            Block::Implicit(_) => {}
         }
-        if implicit {
-            if success {
-                self.commit()?;
-            } else {
-                self.rollback();
-            }
+        drop(block);
+        if success {
+            self.commit()?;
+        } else {
+            self.rollback();
         }
         Ok(())
     }

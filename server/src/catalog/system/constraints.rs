@@ -3,9 +3,16 @@
 //!
 //! A key is a constraint and an index. The index has the key's own OID, the constraint one that is derived from it.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use arrow::datatypes::Schema;
+use sqlparser::ast as pg;
+
 use super::functions::quote_ident;
 use super::relations::{Row, Value};
 use super::{CatalogSource, KeyDescription, ObjectDescription, tables};
+use crate::sql;
 
 /// The access method of indexes.
 pub(super) const BTREE: i64 = 403;
@@ -114,7 +121,8 @@ pub(super) fn pg_constraint(source: &dyn CatalogSource) -> Vec<Row> {
             rows.push(row);
         }
         for check in &object.checks {
-            let mut row = shared(check.oid.into(), &check.name, "c", &check.columns);
+            let columns = columns_in(&check.expression, &object.columns);
+            let mut row = shared(check.oid.into(), &check.name, "c", &columns);
             row.push(("conbin", check.expression.as_str().into()));
             rows.push(row);
         }
@@ -181,10 +189,32 @@ fn constraints(object: &ObjectDescription) -> Vec<Constraint> {
     let checks = object.checks.iter().map(|check| Constraint {
         name: check.name.clone(),
         kind: "CHECK",
-        columns: check.columns.clone(),
+        columns: columns_in(&check.expression, &object.columns),
         clause: Some(format!("(({}))", check.expression)),
     });
     keys.chain(checks).collect()
+}
+
+/// The columns that an expression names.
+fn columns_in(expression: &str, schema: &Schema) -> Vec<usize> {
+    struct Finder<'a>(&'a Schema, BTreeSet<usize>);
+    impl pg::Visitor for Finder<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &pg::Expr) -> ControlFlow<()> {
+            let ident = match expr {
+                pg::Expr::Identifier(ident) => Some(ident),
+                pg::Expr::CompoundIdentifier(parts) => parts.last(),
+                _ => None,
+            };
+            self.1.extend(ident.and_then(|ident| self.0.index_of(&sql::fold(ident)).ok()));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(schema, BTreeSet::new());
+    if let Ok(expression) = sql::parse_expression(expression) {
+        let _ = pg::Visit::visit(&expression, &mut finder);
+    }
+    finder.1.into_iter().collect()
 }
 
 fn place(source: &dyn CatalogSource, object: &ObjectDescription, constraint: &Constraint) -> Row {

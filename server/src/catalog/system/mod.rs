@@ -93,8 +93,6 @@ pub struct CheckDescription {
     pub name: String,
     /// Its expression's SQL text.
     pub expression: String,
-    /// The columns that it looks at.
-    pub columns: Vec<usize>,
 }
 
 /// A setting, as `pg_settings` and `current_setting` show it.
