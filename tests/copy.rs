@@ -81,6 +81,17 @@ async fn every_type_goes_around_in_every_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn now_is_a_default_and_a_condition_of_copied_rows() {
+    let server = server();
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE timed (a int, at timestamptz DEFAULT now())").await;
+    let sql = "COPY timed (a) FROM STDIN WHERE now() > '2020-01-01'";
+    assert_eq!(send(&client, sql, b"1\n2\n", 1).await.unwrap(), 2);
+    let recent = "SELECT count(*) FROM timed WHERE at BETWEEN now() - interval '1 hour' AND now()";
+    assert_eq!(value(&client, recent).await.as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn queries_are_copied_out() {
     let server = server();
     let digits = thanosql_ml::digits::write_dataset(&server.data.join("digits"), 40, 4, 7).unwrap();

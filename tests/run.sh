@@ -31,7 +31,7 @@ if [ -z "$python" ]; then
     python="$environment/bin/python"
     if ! "$python" -c 'import psycopg, yaml, sqlalchemy' 2>/dev/null; then
         python3 -m venv "$environment" && "$environment/bin/pip" install --quiet 'psycopg[binary]' pyyaml sqlalchemy \
-            || { echo "cannot install psycopg and pyyaml"; exit 1; }
+            || { echo "cannot install psycopg, pyyaml and sqlalchemy"; exit 1; }
     fi
 fi
 export THANOSQL_TEST_PYTHON="$python"

@@ -125,7 +125,7 @@ impl Examiner {
         }
     }
 
-    /// Measures a model; `project` is its head. `stop` is asked before every batch.
+    /// Measures a model. With its head, `project`, it also looks for a collapse. `stop` is asked before every batch.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl Examiner {
         &self,
         model: &Model,
         images: &ImageSet,
-        project: &Head<'_>,
+        project: Option<&Head<'_>>,
         stop: &dyn Fn() -> bool,
     ) -> Result<(EpochQuality, Option<Collapse>), MlError> {
         let dim = model.embedding_dim();
@@ -158,7 +158,11 @@ impl Examiner {
             knn_accuracy: (self.labels.len() > 1)
                 .then(|| knn_accuracy_among(&labelled, &self.labels, dim, NEIGHBOURS)),
         };
-        Ok((quality, views.collapse(dim, project, stop)?))
+        let collapse = match project {
+            Some(project) => views.collapse(dim, project, stop)?,
+            None => None,
+        };
+        Ok((quality, collapse))
     }
 
     fn view_vectors(
@@ -309,7 +313,7 @@ mod tests {
         let (model, images) = (model(|_| ()), images(20, 1));
         let targets: Vec<_> = (0..20).map(|image| (image > 3).then_some(image % 2)).collect();
         let examiner = examiner(20, Some(&targets), &[Augmentation::Affine]);
-        let (quality, collapse) = examiner.examine(&model, &images, &plain, &go_on).unwrap();
+        let (quality, collapse) = examiner.examine(&model, &images, Some(&plain), &go_on).unwrap();
         assert_eq!(collapse, None);
         let vectors = model.embed(&images.select(&examiner.places), &go_on).unwrap();
         assert_eq!(quality.uniformity, uniformity(&vectors, 128, &go_on).unwrap());
@@ -325,7 +329,7 @@ mod tests {
         let labels: Vec<u32> = labelled.iter().map(|&image| image as u32 % 2).collect();
         let expected = knn_accuracy_among(&vectors, &labels, 128, 5);
         assert!((quality.knn_accuracy.unwrap() - expected).abs() < 1e-9);
-        let stopped = examiner.examine(&model, &images, &plain, &|| true);
+        let stopped = examiner.examine(&model, &images, Some(&plain), &|| true);
         assert!(matches!(stopped, Err(MlError::Stopped)));
     }
 
@@ -334,12 +338,12 @@ mod tests {
         // Twelve images of as many kinds: whatever the nearest other one is, it is of another kind.
         let targets: Vec<_> = (0..12).map(Some).collect();
         let (quality, _) = examiner(12, Some(&targets), &[])
-            .examine(&model(|_| ()), &images(12, 2), &plain, &go_on)
+            .examine(&model(|_| ()), &images(12, 2), Some(&plain), &go_on)
             .unwrap();
         assert_eq!(quality.knn_accuracy, Some(0.0));
         for targets in [vec![None; 12], [vec![Some(1)], vec![None; 11]].concat()] {
             let (quality, _) = examiner(12, Some(&targets), &[])
-                .examine(&model(|_| ()), &images(12, 2), &plain, &go_on)
+                .examine(&model(|_| ()), &images(12, 2), Some(&plain), &go_on)
                 .unwrap();
             assert_eq!(quality.knn_accuracy, None);
         }
@@ -374,7 +378,7 @@ mod tests {
         let examiner = examiner(20, None, &[Augmentation::Affine]);
         for change in [deaden, freeze] {
             let (quality, collapse) =
-                examiner.examine(&model(change), &images(20, 1), &plain, &go_on).unwrap();
+                examiner.examine(&model(change), &images(20, 1), Some(&plain), &go_on).unwrap();
             assert_eq!(collapse, Some(Collapse::Vectors));
             assert_eq!(quality.dead_dimensions, Some(1.0));
             assert!(quality.effective_rank.is_none_or(|rank| rank < 1.001), "{quality:?}");
@@ -387,7 +391,7 @@ mod tests {
         let examiner = examiner(20, None, &[Augmentation::Affine]);
         let constant = |vectors: &[f32]| Ok([0.5, -0.25, 3.0].repeat(vectors.len() / 128));
         let (_, collapse) =
-            examiner.examine(&model(|_| ()), &images(20, 1), &constant, &go_on).unwrap();
+            examiner.examine(&model(|_| ()), &images(20, 1), Some(&constant), &go_on).unwrap();
         assert_eq!(collapse, Some(Collapse::Projections));
     }
 
@@ -397,7 +401,7 @@ mod tests {
         let alike = ImageSet::new(INPUT, one.pixels().repeat(20)).unwrap();
         let views = [Augmentation::Affine];
         let seen = |model: &Model, images: &ImageSet, views: &[Augmentation]| {
-            examiner(20, None, views).examine(model, images, &plain, &go_on).unwrap()
+            examiner(20, None, views).examine(model, images, Some(&plain), &go_on).unwrap()
         };
         // Their vectors are one, but those of their views are not.
         let (quality, collapse) = seen(&model(|_| ()), &alike, &views);

@@ -17,7 +17,7 @@ use crate::device::ComputeDevice;
 use crate::encoder::projection::{self, ProjectionHead};
 use crate::encoder::residual::{ParameterVisitor, ResidualEncoder, Role};
 use crate::encoder::{EncoderChoice, projection::add_initial_weights};
-use crate::epoch_quality::{EpochQuality, Examiner};
+use crate::epoch_quality::{EpochQuality, Examiner, Head};
 use crate::error::MlError;
 use crate::images::ImageSet;
 use crate::loss::{ContrastiveLoss, Positives, contrastive};
@@ -172,7 +172,7 @@ pub struct Trained {
 ///
 /// [`MlError::TooFewImages`] for fewer than two, [`MlError::InvalidOption`], [`MlError::TargetsMismatch`], [`MlError::InputMismatch`] between `images` and
 /// `start`, [`MlError::InvalidCheckpoint`], [`MlError::NotFinite`] if the training diverges, [`MlError::Collapsed`] if
-/// after the warm-up it tells nothing apart any more, [`MlError::Stopped`] after the step or epoch at which the observer said
+/// after the warm-up it tells nothing apart any more, [`MlError::Stopped`] after the step, the epoch or the batch of its measures at which the observer said
 /// [`Flow::Stop`], and [`MlError::Device`].
 pub fn train(
     images: &ImageSet,
@@ -402,15 +402,17 @@ impl<'a> Training<'a> {
         };
         let observer = RefCell::new(observer);
         let stop = || observer.borrow_mut().on_measuring() == Flow::Stop;
-        let (quality, collapse) = self.examiner.examine(&model, self.images, &project, &stop)?;
         let steps = u64::from(self.epoch) * self.recipe.steps_per_epoch as u64;
         let chance = self.recipe.chance();
+        let is_suspect = steps > self.recipe.warmup_steps && loss >= AT_CHANCE * chance;
+        let head = is_suspect.then_some(&project as &Head<'_>);
+        let (quality, collapse) = self.examiner.examine(&model, self.images, head, &stop)?;
         match collapse {
-            Some(collapse) if steps > self.recipe.warmup_steps && loss >= AT_CHANCE * chance => {
+            Some(collapse) => {
                 let (epoch, what) = (self.epoch, collapse.what());
                 Err(MlError::Collapsed { epoch, what, loss, chance })
             }
-            Some(_) | None => Ok(quality),
+            None => Ok(quality),
         }
     }
 

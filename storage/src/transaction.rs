@@ -249,7 +249,12 @@ impl Transaction {
                     }
                 }
             }
-            for key in keys.iter().filter(|key| !table.keys.contains(key)) {
+            for key in keys.iter() {
+                // Another name changes nothing of what is unique.
+                let is_old = |old: &UniqueKey| old.oid == key.oid && old.columns == key.columns;
+                if table.keys.iter().any(is_old) {
+                    continue;
+                }
                 if let Some(values) = unique::repeated(&version.groups, &table.schema, key)? {
                     return Err(unique::violation(
                         version.plain_name(),

@@ -142,7 +142,7 @@ impl ClientSession {
         let failed = |error| datafusion_error(error, None);
         let schema = DFSchema::empty();
         let value = plan::coerce::assign(value, &schema, field.data_type()).map_err(failed)?;
-        let physical = self.state.create_physical_expr(value, &schema).map_err(failed)?;
+        let physical = plan::physical(&self.state, value, &schema).map_err(failed)?;
         let one_row = RecordBatch::try_new_with_options(
             Arc::new(Schema::empty()),
             Vec::new(),

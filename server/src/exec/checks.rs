@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::common::DFSchema;
+use datafusion::common::tree_node::TreeNode as _;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, ExprSchemable};
+use datafusion::logical_expr::{Expr, ExprSchemable, Volatility, lit};
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::sqlparser::ast::ExprWithAlias;
 use sqlparser::ast as pg;
@@ -48,18 +49,23 @@ impl Checks {
         {
             return Ok(compiled.clone());
         }
-        let mut compiled = Vec::new();
-        for check in checks_of(schema) {
+        let checks = checks_of(schema);
+        if checks.is_empty() {
+            return Ok(Arc::default());
+        }
+        let (mut compiled, mut stays) = (Vec::new(), true);
+        for check in checks {
             let expression = sql::parse_expression(&check.expression).map_err(parse_error)?;
             let (planned, columns) = plan_check(&self.state, table, schema, expression)?;
-            let expression = self
-                .state
-                .create_physical_expr(planned, &columns)
+            stays &= !depends_on_time(&planned);
+            let expression = plan::physical(&self.state, planned, &columns)
                 .map_err(|error| datafusion_error(error, None))?;
             compiled.push(Compiled { check, expression });
         }
         let compiled = Arc::new(compiled);
-        *last = Some((schema.clone(), compiled.clone()));
+        if stays {
+            *last = Some((schema.clone(), compiled.clone()));
+        }
         Ok(compiled)
     }
 
@@ -177,12 +183,22 @@ pub fn plan_check(
         ));
     }
     match planned.get_type(&columns).map_err(failed)? {
-        DataType::Boolean | DataType::Null => Ok((planned, columns)),
+        DataType::Boolean => Ok((planned, columns)),
+        DataType::Null => Ok((lit(ScalarValue::Boolean(None)), columns)),
         other => Err(SqlError::new(
             SqlState::DATATYPE_MISMATCH,
             format!("argument of CHECK must be type boolean, not type {other}"),
         )),
     }
+}
+
+/// Whether the same row may be answered otherwise at another time, as with `now()`.
+fn depends_on_time(expression: &Expr) -> bool {
+    let depends = |expression: &Expr| match expression {
+        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+        _ => false,
+    };
+    expression.exists(|expression| Ok(depends(expression))).unwrap_or(true)
 }
 
 fn has_subquery(expression: &pg::Expr) -> bool {
@@ -197,7 +213,6 @@ fn has_subquery(expression: &pg::Expr) -> bool {
 }
 
 fn has_aggregate(expression: &Expr) -> bool {
-    use datafusion::common::tree_node::TreeNode as _;
     expression
         .exists(|part| Ok(matches!(part, Expr::AggregateFunction(_) | Expr::WindowFunction(_))))
         .unwrap_or(false)

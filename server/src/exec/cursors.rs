@@ -251,7 +251,6 @@ impl CursorRows {
         if count < batch.num_rows() {
             self.ahead = Some(batch.slice(count, batch.num_rows() - count));
         }
-        self.position += count as u64;
         Ok(Some(batch.slice(0, count)))
     }
 
@@ -260,7 +259,10 @@ impl CursorRows {
         let mut passed = 0;
         while passed < rows {
             match self.next(rows - passed).await? {
-                Some(batch) => passed += batch.num_rows() as u64,
+                Some(batch) => {
+                    passed += batch.num_rows() as u64;
+                    self.position += batch.num_rows() as u64;
+                }
                 None => break,
             }
         }
@@ -344,20 +346,29 @@ impl CursorRows {
 
     /// Reads on until so many rows are kept or there are no more.
     async fn keep_until(&mut self, rows: u64) -> Result<(), SqlError> {
-        let position = self.position;
         while self.kept.as_ref().is_some_and(|kept| kept.rows < rows) {
             let Some(batch) = self.next(u64::MAX).await? else { break };
-            if let Some(kept) = &mut self.kept {
-                kept.reserved
-                    .try_grow(batch.get_array_memory_size())
-                    .map_err(|error| datafusion_error(error, None))?;
-                kept.rows += batch.num_rows() as u64;
-                kept.batches.push(batch);
+            let Some(kept) = &mut self.kept else { break };
+            if let Err(error) = kept.reserved.try_grow(bytes_of(&batch)?) {
+                // It is read again when there is room.
+                self.ahead = Some(batch);
+                return Err(datafusion_error(error, None));
             }
+            kept.rows += batch.num_rows() as u64;
+            kept.batches.push(batch);
         }
-        self.position = position;
         Ok(())
     }
+}
+
+/// What a batch takes: its own part of buffers that it shares with others.
+fn bytes_of(batch: &RecordBatch) -> Result<usize, SqlError> {
+    batch
+        .columns()
+        .iter()
+        .map(|column| column.to_data().get_slice_memory_size())
+        .sum::<Result<_, _>>()
+        .map_err(arrow_error)
 }
 
 impl Kept {
@@ -401,6 +412,7 @@ fn taken(
         }
         match control.run(rows.next(left)).await {
             Ok(Some(batch)) => {
+                rows.position += batch.num_rows() as u64;
                 let left = left - batch.num_rows() as u64;
                 Some((Ok(batch), Some((rows, left, control))))
             }

@@ -112,14 +112,26 @@ pub(super) fn name_excluded(
     table: &str,
     schema: &SchemaRef,
 ) -> Result<(), SqlError> {
-    struct Namer<'a>(&'a str, &'a str, &'a SchemaRef);
+    struct Namer<'a>(&'a str, &'a str, &'a SchemaRef, usize);
     impl pg::VisitorMut for Namer<'_> {
         type Break = SqlError;
+
+        fn pre_visit_query(&mut self, _: &mut pg::Query) -> ControlFlow<SqlError> {
+            self.3 += 1;
+            ControlFlow::Continue(())
+        }
+
+        fn post_visit_query(&mut self, _: &mut pg::Query) -> ControlFlow<SqlError> {
+            self.3 -= 1;
+            ControlFlow::Continue(())
+        }
+
         fn pre_visit_expr(&mut self, expr: &mut pg::Expr) -> ControlFlow<SqlError> {
             if let pg::Expr::Identifier(ident) = expr
+                && self.3 == 0
                 && self.2.index_of(&sql::fold(ident)).is_ok()
             {
-                // The row that is there has it and the one that is not, too.
+                // The row that is there has it and the one that is not, too. In a query within it may be that query's.
                 return ControlFlow::Break(SqlError::new(
                     SqlState::AMBIGUOUS_COLUMN,
                     format!("column reference \"{}\" is ambiguous", sql::fold(ident)),
@@ -138,7 +150,7 @@ pub(super) fn name_excluded(
             ControlFlow::Continue(())
         }
     }
-    match pg::VisitMut::visit(expression, &mut Namer(alias, table, schema)) {
+    match pg::VisitMut::visit(expression, &mut Namer(alias, table, schema, 0)) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }

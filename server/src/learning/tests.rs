@@ -208,7 +208,6 @@ async fn embedding_goes_between_the_steps_of_a_training_that_is_then_cancelled()
     learning.shutdown().await;
 }
 
-/// The weights of a model without its history, to be compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn images_of_several_statements_go_through_the_encoder_together() {
     let place = Place::with_digits(24);
@@ -267,6 +266,7 @@ async fn images_of_several_statements_go_through_the_encoder_together() {
     learning.shutdown().await;
 }
 
+/// The weights of a model without its history, to be compared.
 fn weights(store: &Store, name: &str) -> Vec<u8> {
     store.snapshot().model(name).unwrap().part(model::WEIGHTS_PART).unwrap()
 }

@@ -36,7 +36,10 @@ use datafusion::common::{DFSchema, ParamValues, ScalarValue, TableReference};
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::ContextProvider as _;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_plan::PhysicalExpr;
 use sqlparser::ast as pg;
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::{Snapshot, Table};
@@ -348,6 +351,22 @@ pub fn plan_constant(
 pub fn postgres_types(expression: Expr, schema: &DFSchema) -> datafusion::common::Result<Expr> {
     let expression = coerce::read_texts_in(expression, schema)?.data;
     Ok(numbers::floats_beside_decimals_in(expression, schema)?.data)
+}
+
+/// Makes an expression over the columns of `schema` ready to run. `now()` in it is the time of this.
+pub fn physical(
+    state: &SessionState,
+    expression: Expr,
+    schema: &DFSchema,
+) -> datafusion::common::Result<Arc<dyn PhysicalExpr>> {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(state.config_options().clone())
+        .with_current_time()
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let expression = simplifier.coerce(expression, schema)?;
+    state.create_physical_expr(simplifier.simplify(expression)?, schema)
 }
 
 /// An expression in the forms that DataFusion's planner takes.

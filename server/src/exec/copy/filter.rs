@@ -57,7 +57,7 @@ impl ClientSession {
                 "COPY FROM WHERE takes conditions over the row's own columns only",
             ));
         }
-        self.state.create_physical_expr(predicate, &columns).map_err(failed)
+        plan::physical(&self.state, predicate, &columns).map_err(failed)
     }
 }
 
