@@ -55,6 +55,8 @@ pub struct Settings {
     pub column_cache_bytes: u64,
     /// Models kept ready.
     pub model_cache_bytes: u64,
+    /// Indexes over vectors kept ready.
+    pub index_memory_bytes: u64,
     /// Memory that all running queries share.
     pub query_memory_bytes: u64,
     /// Largest image file or value.
@@ -350,6 +352,7 @@ impl<'a> Given<'a> {
             sled_cache_bytes: self.count("sled_cache_bytes")?,
             column_cache_bytes: self.count("column_cache_bytes")?,
             model_cache_bytes: self.count("model_cache_bytes")?,
+            index_memory_bytes: self.count("index_memory_bytes")?,
             query_memory_bytes: self.count("query_memory_bytes")?,
             max_image_bytes: self.count("max_image_bytes")?,
             max_image_pixels: self.count("max_image_pixels")?,

@@ -289,6 +289,15 @@ pub const SETTINGS: &[Setting] = &[
         help: "Models kept ready to embed",
     },
     Setting {
+        key: "index_memory_bytes",
+        flag: "index-memory-bytes",
+        group: Group::Memory,
+        kind: Kind::Bytes { min: 0, max: TIB },
+        default: Some("1 GiB"),
+        value_name: "BYTES",
+        help: "Indexes over vectors (hnsw) kept ready to search; a larger one cannot be made",
+    },
+    Setting {
         key: "query_memory_bytes",
         flag: "query-memory-bytes",
         group: Group::Memory,

@@ -117,6 +117,7 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         ("sled_cache_bytes", "2 MiB"),
         ("column_cache_bytes", "3 MiB"),
         ("model_cache_bytes", "4 MiB"),
+        ("index_memory_bytes", "8 MiB"),
         ("query_memory_bytes", "20 MiB"),
         ("max_image_bytes", "5 MiB"),
         ("max_image_pixels", "1000"),
@@ -179,6 +180,7 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         );
         assert_eq!((settings.sled_cache_bytes, settings.column_cache_bytes), (2 << 20, 3 << 20));
         assert_eq!((settings.model_cache_bytes, settings.query_memory_bytes), (4 << 20, 20 << 20));
+        assert_eq!(settings.index_memory_bytes, 8 << 20);
         assert_eq!(
             (settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side),
             (5 << 20, 1_000, 100)

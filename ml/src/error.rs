@@ -102,6 +102,12 @@ pub enum MlError {
         /// What is wrong with them.
         reason: String,
     },
+    /// Bytes that should be a graph of neighbours are not one.
+    #[error("not a graph of neighbours: {reason}")]
+    InvalidGraph {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The device failed while it worked.
     #[error("the device failed: {reason}")]
     Device {

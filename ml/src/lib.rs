@@ -7,7 +7,7 @@
 //! 2. [`train::train`] resolves a [`recipe`], draws two [`views`] of every image, and teaches an
 //!    [`encoder`] with the contrastive [`loss`] on a [`device::ComputeDevice`];
 //! 3. the [`model::Model`] it returns embeds images, and travels as a safetensors file;
-//! 4. [`quality`] measures what the vectors are worth.
+//! 4. [`quality`] measures what the vectors are worth, and a [`neighbour_graph`] finds near ones among millions.
 //!
 //! A training may also start from [`pretrained`] weights; a [`model_file`] carries a model to another server.
 //!
@@ -28,6 +28,7 @@ pub mod loss;
 pub mod mnist;
 pub mod model;
 pub mod model_file;
+pub mod neighbour_graph;
 mod optimizer;
 pub mod pairs;
 #[cfg(test)]

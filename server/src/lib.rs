@@ -12,6 +12,7 @@ pub mod functions;
 mod hexadecimal;
 pub mod learning;
 pub mod plan;
+pub mod search;
 pub mod server;
 pub mod session;
 pub mod sql;

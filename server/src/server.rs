@@ -28,6 +28,7 @@ use crate::functions::{VectorOperators, postgres_functions, vector_aggregates, v
 use crate::learning::{Learning, LearningError, LearningOptions};
 use crate::plan::operators::{CheckedIntegers, PostgresOperators};
 use crate::plan::types::PostgresTypes;
+use crate::search::VectorIndexes;
 use crate::session::ClientSession;
 use crate::session::transaction::TableLocks;
 
@@ -90,6 +91,7 @@ pub struct Server {
     pub(crate) files: FileAccess,
     pub(crate) locks: Arc<TableLocks>,
     pub(crate) checks: Arc<Checks>,
+    pub(crate) vector_indexes: Arc<VectorIndexes>,
     /// Functions, optimizer and memory of queries; each session starts with a copy.
     pub(crate) state: SessionState,
     pub(crate) datasets: Arc<Datasets>,
@@ -139,10 +141,12 @@ impl Server {
             },
         )?;
         let state = query_state(settings).map_err(ServerError::Queries)?;
+        let vector_indexes = VectorIndexes::new(store.clone(), settings.index_memory_bytes);
         Ok(Arc::new(Server {
             files,
             learning,
             store,
+            vector_indexes: Arc::new(vector_indexes),
             locks: Arc::default(),
             checks: Arc::new(Checks::new(state.clone())),
             state,
@@ -267,6 +271,7 @@ pub async fn run(
     let outcome =
         thanosql_protocol::serve(listener, backend, protocol_options(settings), ending).await;
     interrupter.abort();
+    server.vector_indexes.shutdown();
     server.learning.shutdown().await;
     tokio::task::block_in_place(|| server.store.flush())
         .map_err(|source| ServerError::Store { path: settings.store.clone(), source })?;

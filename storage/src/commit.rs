@@ -33,6 +33,7 @@ use arrow::compute::concat_batches;
 use crate::StoreInner;
 use crate::columns;
 use crate::error::{Result, StorageError};
+use crate::index_data::indexes_of;
 use crate::keys::{Counter, Key};
 use crate::kv::{Changes, Kv};
 use crate::manifest::{self, GroupEntry, ModelRecord, TableManifest, ViewRecord};
@@ -56,21 +57,26 @@ pub(crate) fn commit(store: &StoreInner, base: &CatalogState, mut pending: Pendi
     for table in pending.tables.values_mut() {
         table.write_large_tail(&store.core)?;
     }
-    let (sequence, state) = {
+    let (sequence, state, forgotten) = {
         let mut head = store.head.lock().unwrap_or_else(PoisonError::into_inner);
         let mut draft = Draft::of(&store.core, &head.state);
         draft.change(base, &pending)?;
         let next_oid = u64::from(store.next_oid.load(Ordering::Relaxed));
         draft.changes.put(&Key::Counter(Counter::Oid), &next_oid.to_le_bytes());
+        let forgotten = std::mem::take(&mut draft.forgotten);
         let state = Arc::new(draft.apply()?);
         head.state = Arc::clone(&state);
         head.sequence += 1;
-        (head.sequence, state)
+        (head.sequence, state, forgotten)
     };
     // What the transaction holds is not needed any more; letting it go may order units to be swept.
     drop(pending);
     store.flush.wait(&store.core.kv)?;
     store.publish(sequence, state);
+    if let Err(error) = store.forget_indexes(&forgotten) {
+        // The commit is done. The next opening removes them.
+        tracing::warn!(%error, "data of dropped indexes are left behind");
+    }
     Ok(())
 }
 
@@ -82,6 +88,8 @@ struct Draft<'a> {
     changes: Changes,
     adopted: Vec<Arc<Unit>>,
     released: Vec<Arc<Unit>>,
+    /// Indexes that no table names any more.
+    forgotten: Vec<u32>,
 }
 
 impl<'a> Draft<'a> {
@@ -93,6 +101,7 @@ impl<'a> Draft<'a> {
             changes: Changes::default(),
             adopted: Vec::new(),
             released: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -171,6 +180,9 @@ impl<'a> Draft<'a> {
             },
         };
         if table.redefined {
+            let named = indexes_of(&table.schema);
+            self.forgotten
+                .extend(indexes_of(&after.schema).into_iter().filter(|oid| !named.contains(oid)));
             after.schema = Arc::clone(&table.schema);
             after.keys = Arc::clone(&table.keys);
         }
@@ -305,6 +317,7 @@ impl<'a> Draft<'a> {
         };
         self.next.tables.remove(&before.name);
         self.changes.remove(&Key::Manifest(before.oid));
+        self.forgotten.extend(indexes_of(&before.schema));
         for group in &before.groups {
             self.release(before.oid, group);
         }

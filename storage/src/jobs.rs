@@ -2,8 +2,7 @@
 //!
 //! A job's record says how far the job is, also when the transaction that started it is long gone or the server has crashed;
 //! so each put is flushed before it returns. What a record says is its owner's business. A job's
-//! request (what it was asked for, with its rows) and its newest checkpoint may be many megabytes; each is a unit of its own that takes
-//! the place of the earlier one in one step, so after a crash there is one whole checkpoint, the old or the new.
+//! request (what it was asked for, with its rows) and its newest checkpoint may be many megabytes ([`crate::kept`]).
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -12,9 +11,6 @@ use std::sync::atomic::Ordering;
 use crate::Store;
 use crate::error::{Result, StorageError};
 use crate::keys::{Counter, Family, Key};
-use crate::kv::Changes;
-use crate::manifest::{self, KeptRecord};
-use crate::piece::Unit;
 
 impl Store {
     /// A job id that was never given before.
@@ -57,34 +53,34 @@ impl Store {
 
     /// Sets a job's checkpoint in place of the earlier one; durable on return.
     pub fn put_checkpoint(&self, job: u64, bytes: &[u8]) -> Result<()> {
-        self.put_kept(&Key::Checkpoint(job), bytes)
+        self.inner.put_kept(&Key::Checkpoint(job), bytes)
     }
 
     /// A job's checkpoint.
     pub fn checkpoint(&self, job: u64) -> Result<Option<Vec<u8>>> {
-        self.kept(&Key::Checkpoint(job))
+        self.inner.kept(&Key::Checkpoint(job))
     }
 
     /// Sets what a job was asked for; durable on return.
     pub fn put_request(&self, job: u64, bytes: &[u8]) -> Result<()> {
-        self.put_kept(&Key::Request(job), bytes)
+        self.inner.put_kept(&Key::Request(job), bytes)
     }
 
     /// What a job was asked for.
     pub fn request(&self, job: u64) -> Result<Option<Vec<u8>>> {
-        self.kept(&Key::Request(job))
+        self.inner.kept(&Key::Request(job))
     }
 
     /// Whether what a job was asked for is kept.
     pub fn has_request(&self, job: u64) -> Result<bool> {
-        Ok(self.kept_record(&Key::Request(job))?.is_some())
+        Ok(self.inner.kept_record(&Key::Request(job))?.is_some())
     }
 
     /// Removes what is kept of a job besides its record: the request first, so that a job without one is known to be at its end.
     /// Durable on return.
     pub fn remove_kept(&self, job: u64) -> Result<()> {
-        self.swap_kept(&Key::Request(job), None)?;
-        self.swap_kept(&Key::Checkpoint(job), None)
+        self.inner.swap_kept(&Key::Request(job), None)?;
+        self.inner.swap_kept(&Key::Checkpoint(job), None)
     }
 
     /// The jobs of which a request or a checkpoint is kept, in order.
@@ -98,61 +94,6 @@ impl Store {
             }
         }
         Ok(jobs.into_iter().collect())
-    }
-
-    fn put_kept(&self, key: &Key, bytes: &[u8]) -> Result<()> {
-        let unit = Unit::create(&self.inner.core)?;
-        unit.write_part(0, bytes)?;
-        let record = KeptRecord { unit: unit.id(), bytes: bytes.len() as u64 };
-        self.swap_kept(key, Some((&unit, record)))
-    }
-
-    fn kept(&self, key: &Key) -> Result<Option<Vec<u8>>> {
-        // Held while reading, so that a put or a removal does not delete the pieces meanwhile.
-        let _order = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.kept_record(key)? {
-            None => Ok(None),
-            Some(record) => {
-                let unit = Unit::existing(&self.inner.core, record.unit);
-                Ok(Some(unit.read_part(0, record.bytes)?.to_vec()))
-            }
-        }
-    }
-
-    fn swap_kept(&self, key: &Key, new: Option<(&Unit, KeptRecord)>) -> Result<()> {
-        let core = &self.inner.core;
-        let old = {
-            let _order = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-            let old = self.kept_record(key)?;
-            let mut changes = Changes::default();
-            match &new {
-                Some((unit, record)) => {
-                    changes.put(key, &manifest::encode(record));
-                    changes.remove(&Key::Garbage(unit.id()));
-                }
-                None if old.is_none() => return Ok(()),
-                None => changes.remove(key),
-            }
-            if let Some(old) = &old {
-                changes.put(&Key::Garbage(old.unit), &[]);
-            }
-            core.kv.apply(changes)?;
-            if let Some((unit, _)) = new {
-                unit.set_garbage(false);
-            }
-            old
-        };
-        if let Some(old) = old {
-            core.sweeper.sweep(old.unit);
-        }
-        self.inner.flush.wait(&core.kv)
-    }
-
-    fn kept_record(&self, key: &Key) -> Result<Option<KeptRecord>> {
-        match self.inner.core.kv.get(key)? {
-            None => Ok(None),
-            Some(bytes) => Ok(Some(manifest::decode(&bytes, || format!("{key:?}"))?)),
-        }
     }
 }
 

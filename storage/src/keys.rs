@@ -65,6 +65,8 @@ pub(crate) enum Key {
     Request(u64),
     /// Where a sequence is, by its OID.
     Sequence(u32),
+    /// What an index keeps besides its table's rows, by its OID.
+    IndexData(u32),
     /// A mark: this unit's pieces belong to nothing durable and may be deleted. Set before a unit's first piece is
     /// written, taken away by the commit that refers to the unit, set again by the commit that lets it go.
     Garbage(UnitId),
@@ -97,6 +99,8 @@ pub(crate) enum Family {
     Requests,
     /// All [`Key::Sequence`].
     Sequences,
+    /// All [`Key::IndexData`].
+    IndexData,
     /// All [`Key::Garbage`].
     Garbage,
     /// All [`Key::Piece`] of one unit.
@@ -116,6 +120,7 @@ const CHECKPOINT: u8 = 0x41;
 const REQUEST: u8 = 0x42;
 const GARBAGE: u8 = 0x50;
 const SEQUENCE: u8 = 0x60;
+const INDEX_DATA: u8 = 0x61;
 
 impl Key {
     /// The room that the key lives in.
@@ -135,6 +140,7 @@ impl Key {
             | Key::Checkpoint(_)
             | Key::Request(_)
             | Key::Sequence(_)
+            | Key::IndexData(_)
             | Key::Garbage(_) => Room::Meta,
         }
     }
@@ -169,6 +175,7 @@ impl Key {
             Key::Checkpoint(job) => tagged(&mut bytes, CHECKPOINT, &job.to_be_bytes()),
             Key::Request(job) => tagged(&mut bytes, REQUEST, &job.to_be_bytes()),
             Key::Sequence(oid) => tagged(&mut bytes, SEQUENCE, &oid.to_be_bytes()),
+            Key::IndexData(oid) => tagged(&mut bytes, INDEX_DATA, &oid.to_be_bytes()),
             Key::Garbage(unit) => tagged(&mut bytes, GARBAGE, &unit.to_be_bytes()),
             Key::Pack(unit) => bytes.extend_from_slice(&unit.to_be_bytes()),
             Key::Piece(unit, part, number) => {
@@ -196,6 +203,7 @@ impl Family {
             | Family::Checkpoints
             | Family::Requests
             | Family::Sequences
+            | Family::IndexData
             | Family::Garbage => Room::Meta,
         }
     }
@@ -213,6 +221,7 @@ impl Family {
             Family::Checkpoints => vec![CHECKPOINT],
             Family::Requests => vec![REQUEST],
             Family::Sequences => vec![SEQUENCE],
+            Family::IndexData => vec![INDEX_DATA],
             Family::Garbage => vec![GARBAGE],
             Family::Pieces(unit) => unit.to_be_bytes().to_vec(),
         }
@@ -232,6 +241,7 @@ impl Family {
             Family::Checkpoints => Key::Checkpoint(u64_of(rest)?),
             Family::Requests => Key::Request(u64_of(rest)?),
             Family::Sequences => Key::Sequence(u32_at(rest, 0, 4)?),
+            Family::IndexData => Key::IndexData(u32_at(rest, 0, 4)?),
             Family::Garbage => Key::Garbage(u64_of(rest)?),
             Family::Pieces(unit) => Key::Piece(unit, u32_at(rest, 0, 8)?, u32_at(rest, 4, 8)?),
         })
@@ -273,6 +283,7 @@ mod tests {
             (Family::Checkpoints, Key::Checkpoint(5)),
             (Family::Requests, Key::Request(5)),
             (Family::Sequences, Key::Sequence(5)),
+            (Family::IndexData, Key::IndexData(5)),
             (Family::Garbage, Key::Garbage(4)),
             (Family::Pieces(9), Key::Piece(9, 1, 2)),
         ];

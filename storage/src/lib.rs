@@ -49,7 +49,9 @@ mod columns;
 mod commit;
 mod error;
 mod format;
+mod index_data;
 mod jobs;
+mod kept;
 mod keys;
 mod kv;
 mod manifest;
@@ -68,12 +70,13 @@ mod unique;
 mod witness;
 
 pub use error::{ObjectKind, Result, StorageError};
+pub use index_data::INDEX_DATA_KEY;
 pub use models::ModelEntry;
 pub use row_group::MAX_GROUP_ROWS;
 pub use sequences::SequenceRules;
 pub use snapshot::{Snapshot, View};
 pub use statistics::{ColumnStatistics, GroupStatistics};
-pub use table::{ROW_ID_COLUMN, SEQUENCE_KEY, Table};
+pub use table::{ROW_ID_COLUMN, RowGroup, SEQUENCE_KEY, Table};
 pub use transaction::{Owner, RowCheck, Savepoint, Transaction};
 pub use unique::{UniqueKey, can_be_key, with_keys};
 
@@ -177,6 +180,7 @@ impl Store {
         sequences::forget_others(&kv, |oid| {
             state.tables.values().any(|table| table.has_sequence(oid))
         })?;
+        store.inner.forget_unnamed_indexes(&state)?;
         let marked = sweeper.sweep_marked(&kv)?;
         if marked > 0 {
             tracing::info!(units = marked, "sweeping what unfinished transactions left behind");

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::columns;
 use crate::error::{Result, StorageError};
-use crate::row_group::GroupVersion;
+use crate::row_group::{GroupVersion, MAX_GROUP_BYTES, MAX_GROUP_ROWS, Rows};
 use crate::snapshot::{plain_name, session_of};
 use crate::statistics::GroupStatistics;
 use crate::unique::{Lookup, UniqueKey};
@@ -27,6 +27,22 @@ pub const SEQUENCE_KEY: &str = "thanosql.sequence_oid";
 #[derive(Clone, Debug)]
 pub struct Table {
     version: Arc<TableVersion>,
+}
+
+/// A row group of one version of a table, as who keeps an index over rows needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowGroup {
+    /// The upper half of its rows' ids; the lower half is a row's offset.
+    pub id: u32,
+    /// Names its rows, deleted ones included, for as long as the store is there: they never change, and no others get the number. `None` while only their
+    /// transaction has them.
+    pub rows: Option<u64>,
+    /// How many rows, deleted ones included.
+    pub total: u32,
+    /// How many of them are not deleted.
+    pub live: u32,
+    /// Whether it has grown so far that it is seldom merged with others.
+    pub is_settled: bool,
 }
 
 /// What a table is in one version.
@@ -139,6 +155,48 @@ impl Table {
     /// Number of row groups.
     pub fn groups(&self) -> usize {
         self.version.groups.len()
+    }
+
+    /// Which rows a row group has.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such row group.
+    pub fn group(&self, group: usize) -> RowGroup {
+        let group = &self.version.groups[group];
+        RowGroup {
+            id: group.id,
+            rows: match &group.rows {
+                Rows::Stored(stored) => Some(stored.unit.id()),
+                Rows::Memory(_) => None,
+            },
+            total: group.total_rows() as u32,
+            live: group.live_rows() as u32,
+            is_settled: group.total_rows() >= MAX_GROUP_ROWS / 8
+                || group.bytes() >= MAX_GROUP_BYTES / 8,
+        }
+    }
+
+    /// Whether a row of a row group is not deleted.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such row group.
+    pub fn is_live(&self, group: usize, offset: u32) -> bool {
+        !self.version.groups[group].is_deleted(offset)
+    }
+
+    /// One column of a row group with its deleted rows, in the order of their offsets.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such row group.
+    pub fn read_whole_column(&self, group: usize, column: usize) -> Result<ArrayRef> {
+        let columns = self.version.groups[group].whole_columns(&self.version.schema, &[column])?;
+        columns.into_iter().next().ok_or_else(|| StorageError::SchemaMismatch {
+            table: self.name().to_owned(),
+            detail: format!("there is no column {column}"),
+        })
     }
 
     /// What is known of a row group without reading it.

@@ -1,4 +1,4 @@
-//! What a table's rows must hold to: keys and checks, how they are kept and what they are called.
+//! A table's definition: what its rows must hold to, keys and checks, how they are kept and what they are called, and its indexes.
 //!
 //! Keys are the storage's ([`UniqueKey`]), NOT NULL and defaults are a column's, and CHECK is an expression's text in the
 //! schema's metadata. [`TableDefinition`] holds all of it while a statement changes it. Names are made as PostgreSQL makes them,
@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use thanosql_storage::{Table, UniqueKey, with_keys};
+use thanosql_storage::{INDEX_DATA_KEY, Table, UniqueKey, with_keys};
+
+use super::vector_index::{INDEXES, VectorIndex, vector_indexes};
 
 /// Where a table's checks are in its schema's metadata.
 const CHECKS: &str = "thanosql.checks";
@@ -48,6 +50,8 @@ pub struct TableDefinition {
     pub keys: Vec<UniqueKey>,
     /// Checks.
     pub checks: Vec<Check>,
+    /// Indexes over vectors.
+    pub vector_indexes: Vec<VectorIndex>,
     /// For a temporary table.
     pub on_commit: OnCommit,
 }
@@ -59,6 +63,7 @@ impl TableDefinition {
             columns: columns.into_iter().map(Arc::new).collect(),
             keys: Vec::new(),
             checks: Vec::new(),
+            vector_indexes: Vec::new(),
             on_commit: OnCommit::PreserveRows,
         }
     }
@@ -70,6 +75,7 @@ impl TableDefinition {
             columns: schema.fields().iter().cloned().collect(),
             keys: table.keys().to_vec(),
             checks: checks_of(&schema),
+            vector_indexes: vector_indexes(&schema),
             on_commit: on_commit(&schema),
         }
     }
@@ -80,6 +86,13 @@ impl TableDefinition {
         if !self.checks.is_empty() {
             let text = serde_json::to_string(&self.checks).unwrap_or_default();
             metadata.insert(CHECKS.to_string(), text);
+        }
+        if !self.vector_indexes.is_empty() {
+            let text = serde_json::to_string(&self.vector_indexes).unwrap_or_default();
+            metadata.insert(INDEXES.to_string(), text);
+            let oids: Vec<String> =
+                self.vector_indexes.iter().map(|index| index.oid.to_string()).collect();
+            metadata.insert(INDEX_DATA_KEY.to_string(), oids.join(" "));
         }
         let word = match self.on_commit {
             OnCommit::PreserveRows => None,
@@ -96,6 +109,18 @@ impl TableDefinition {
     /// The index of a column.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name() == name)
+    }
+
+    /// Takes a column out, with the keys and indexes that it is in. Checks are the caller's.
+    pub fn remove_column(&mut self, column: usize) {
+        self.keys.retain(|key| !key.columns.contains(&column));
+        self.vector_indexes.retain(|index| index.column != column);
+        let of_keys = self.keys.iter_mut().flat_map(|key| &mut key.columns);
+        let of_indexes = self.vector_indexes.iter_mut().map(|index| &mut index.column);
+        for position in of_keys.chain(of_indexes) {
+            *position -= usize::from(*position > column);
+        }
+        self.columns.remove(column);
     }
 
     /// Makes a column NOT NULL, or lets it be NULL.
@@ -178,6 +203,7 @@ mod tests {
     use arrow::datatypes::DataType;
 
     use super::*;
+    use crate::catalog::vector_index::OperatorClass;
 
     #[test]
     fn names_are_postgresqls() {
@@ -204,7 +230,24 @@ mod tests {
         });
         definition.on_commit = OnCommit::DeleteRows;
         definition.set_nullable(0, false);
+        for (oid, column) in [(7, 0), (8, 1)] {
+            definition.columns.push(Arc::new(Field::new(oid.to_string(), DataType::Int32, true)));
+            definition.vector_indexes.push(VectorIndex {
+                oid,
+                name: oid.to_string(),
+                column,
+                operators: OperatorClass::L2,
+                m: 16,
+                ef_construction: 64,
+            });
+        }
         let schema = definition.schema();
+        assert_eq!(vector_indexes(&schema), definition.vector_indexes);
+        assert_eq!(schema.metadata()[INDEX_DATA_KEY], "7 8");
+        let mut shorter = definition.clone();
+        shorter.remove_column(0);
+        assert_eq!(shorter.vector_indexes.len(), 1);
+        assert_eq!((shorter.vector_indexes[0].oid, shorter.vector_indexes[0].column), (8, 0));
         assert_eq!(checks_of(&schema), definition.checks);
         assert_eq!(on_commit(&schema), OnCommit::DeleteRows);
         assert!(!schema.field(0).is_nullable());

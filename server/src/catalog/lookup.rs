@@ -3,25 +3,17 @@
 //! The index is the storage's (`Table::find`); here it becomes an operator, so that EXPLAIN shows it. The filters stay in the
 //! plan above it, which costs nothing for one row and makes an inexact look-up harmless.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, ScalarValue, internal_err};
-use datafusion::error::DataFusionError;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
-};
+use thanosql_protocol::SqlError;
 use thanosql_storage::{Table, UniqueKey};
 
-use crate::error::storage_error;
+use super::leaf::{RowSource, Rows};
+use crate::error::{arrow_error, datafusion_error, storage_error};
 
 /// Whether a filter says what a column of a key is.
 pub(super) fn pins_key_column(table: &Table, filter: &Expr) -> bool {
@@ -61,33 +53,19 @@ fn pinned(table: &Table, filter: &Expr) -> Option<(usize, ScalarValue)> {
 }
 
 /// Reads the row, if there is one, that has a key's values.
-pub(super) struct KeyLookupExec {
+#[derive(Debug)]
+pub(super) struct KeyLookup {
     pub(super) table: Table,
-    key: UniqueKey,
-    values: Vec<ScalarValue>,
+    pub(super) key: UniqueKey,
+    pub(super) values: Vec<ScalarValue>,
     /// Indexes into the table's columns; the one behind the last is the row id.
-    columns: Vec<usize>,
-    properties: Arc<PlanProperties>,
+    pub(super) columns: Vec<usize>,
 }
 
-impl KeyLookupExec {
-    pub(super) fn new(
-        table: Table,
-        key: UniqueKey,
-        values: Vec<ScalarValue>,
-        columns: Vec<usize>,
-        schema: SchemaRef,
-    ) -> KeyLookupExec {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        KeyLookupExec { table, key, values, columns, properties: Arc::new(properties) }
-    }
+impl RowSource for KeyLookup {
+    const NAME: &'static str = "KeyLookupExec";
 
-    fn condition(&self) -> String {
+    fn describe(&self) -> Vec<(&'static str, String)> {
         let schema = self.table.schema();
         let parts: Vec<String> = self
             .key
@@ -96,103 +74,40 @@ impl KeyLookupExec {
             .zip(&self.values)
             .map(|(column, value)| format!("{} = {value}", schema.field(*column).name()))
             .collect();
-        parts.join(" AND ")
-    }
-}
-
-fn read(
-    table: &Table,
-    key: &UniqueKey,
-    values: &[ScalarValue],
-    columns: &[usize],
-    schema: &SchemaRef,
-) -> Result<RecordBatch> {
-    let failed = |error| DataFusionError::External(Box::new(storage_error(error)));
-    let values =
-        values.iter().map(|value| value.to_array_of_size(1)).collect::<Result<Vec<ArrayRef>>>()?;
-    let ids: Vec<u64> = table.find(key, &values).map_err(failed)?.into_iter().flatten().collect();
-    let own = table.schema().fields().len();
-    let stored: Vec<usize> = columns.iter().copied().filter(|column| *column < own).collect();
-    let rows = table.rows(&ids, Some(&stored)).map_err(failed)?;
-    let mut next = rows.columns().iter();
-    let arrays: Vec<ArrayRef> = columns
-        .iter()
-        .map(|column| match (*column < own).then(|| next.next()).flatten() {
-            Some(array) => array.clone(),
-            None => Arc::new(UInt64Array::from(ids.clone())) as ArrayRef,
-        })
-        .collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(ids.len()));
-    Ok(RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?)
-}
-
-impl fmt::Debug for KeyLookupExec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyLookupExec").field("key", &self.key.name).finish_non_exhaustive()
-    }
-}
-
-impl DisplayAs for KeyLookupExec {
-    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match format {
-            DisplayFormatType::Default | DisplayFormatType::Verbose => write!(
-                f,
-                "KeyLookupExec: table={}, key={}, {}",
-                self.table.name(),
-                self.key.name,
-                self.condition()
-            ),
-            DisplayFormatType::TreeRender => {
-                writeln!(f, "key={}", self.key.name)?;
-                write!(f, "{}", self.condition())
-            }
-        }
-    }
-}
-
-impl ExecutionPlan for KeyLookupExec {
-    fn name(&self) -> &str {
-        "KeyLookupExec"
+        vec![
+            ("table", self.table.name().to_owned()),
+            ("key", self.key.name.clone()),
+            ("", parts.join(" AND ")),
+        ]
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        if children.is_empty() { Ok(self) } else { internal_err!("a look-up has no children") }
-    }
-
-    fn execute(
-        &self,
-        _partition: usize,
-        _context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
-        let schema = self.schema();
-        let mut builder = RecordBatchReceiverStreamBuilder::new(schema.clone(), 1);
-        let sender = builder.tx();
-        let (table, key) = (self.table.clone(), self.key.clone());
-        let (values, columns) = (self.values.clone(), self.columns.clone());
-        builder.spawn_blocking(move || {
-            let batch = read(&table, &key, &values, &columns, &schema);
-            // A reader that is gone wants no row.
-            let _ = sender.blocking_send(batch);
-            Ok(())
-        });
-        Ok(builder.build())
+    fn read(&self, schema: &SchemaRef, rows: &mut Rows<'_>) -> Result<(), SqlError> {
+        let values = self
+            .values
+            .iter()
+            .map(|value| value.to_array_of_size(1))
+            .collect::<datafusion::common::Result<Vec<ArrayRef>>>()
+            .map_err(|error| datafusion_error(error, None))?;
+        let found = self.table.find(&self.key, &values).map_err(storage_error)?;
+        let ids: Vec<u64> = found.into_iter().flatten().collect();
+        let own = self.table.schema().fields().len();
+        let stored: Vec<usize> =
+            self.columns.iter().copied().filter(|column| *column < own).collect();
+        let found = self.table.rows(&ids, Some(&stored)).map_err(storage_error)?;
+        let mut next = found.columns().iter();
+        let arrays: Vec<ArrayRef> = self
+            .columns
+            .iter()
+            .map(|column| match (*column < own).then(|| next.next()).flatten() {
+                Some(array) => array.clone(),
+                None => Arc::new(UInt64Array::from(ids.clone())) as ArrayRef,
+            })
+            .collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(ids.len()));
+        let batch = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)
+            .map_err(arrow_error)?;
+        // A reader that is gone wants no row.
+        rows.send(batch);
+        Ok(())
     }
 }

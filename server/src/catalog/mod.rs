@@ -3,11 +3,13 @@
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
 pub mod constraints;
+pub mod leaf;
 mod lookup;
 pub mod sequences;
 pub mod system;
 pub mod table;
 pub mod thanosql;
+pub mod vector_index;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +28,7 @@ use system::{
     CatalogSource, CheckDescription, CursorDescription, KeyDescription, ObjectDescription,
     ObjectKind, Setting, TEMPORARY_SCHEMA,
 };
+use vector_index::vector_indexes;
 
 /// What the system relations are computed from in one session: its snapshot and its settings, as they are when asked.
 pub struct SessionCatalog {
@@ -92,6 +95,7 @@ impl CatalogSource for SessionCatalog {
                 definition: None,
                 keys: table.keys().iter().map(describe_key).collect(),
                 checks: describe_checks(&table.schema()),
+                vector_indexes: vector_indexes(&table.schema()),
             })
             .collect();
         objects.extend(snapshot.views().into_iter().map(|view| ObjectDescription {
@@ -104,6 +108,7 @@ impl CatalogSource for SessionCatalog {
             definition: Some(view.definition().to_string()),
             keys: Vec::new(),
             checks: Vec::new(),
+            vector_indexes: Vec::new(),
         }));
         objects.extend(thanosql::descriptions());
         objects

@@ -2,7 +2,8 @@
 //!
 //! A scan is a single ordered partition, so that rows come back in the order in which they were stored, which is what
 //! people expect of `SELECT * FROM t LIMIT 5`; operators above it may still spread over threads. Row groups are decoded on a
-//! blocking thread, a few ahead of the reader. A scan whose filters name a key is a look-up instead (`lookup`). Changes never go through DataFusion's hooks for them (those lose
+//! blocking thread, a few ahead of the reader. A scan whose filters name a key is a look-up instead (`lookup`), and one that an index over vectors
+//! serves reads only where the nearest rows are ([`crate::search`]). Changes never go through DataFusion's hooks for them (those lose
 //! their filters, see `exec::dml`), so this file only reads.
 
 use std::any::Any;
@@ -23,8 +24,10 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use thanosql_storage::{ROW_ID_COLUMN, Table};
 
-use super::lookup::{KeyLookupExec, pins_key_column, wanted_key};
+use super::leaf::LeafExec;
+use super::lookup::{KeyLookup, pins_key_column, wanted_key};
 use crate::error::storage_error;
+use crate::search::scan::{Nearest, NearestScan};
 
 /// Row groups that may wait, decoded, for the reader of a scan.
 const GROUPS_AHEAD: usize = 2;
@@ -37,6 +40,7 @@ pub struct StoredTable {
     schema: SchemaRef,
     with_row_ids: bool,
     defaults: Vec<(String, Expr)>,
+    nearest: Option<Nearest>,
 }
 
 impl StoredTable {
@@ -44,7 +48,7 @@ impl StoredTable {
     pub fn new(table: Table, defaults: Vec<(String, Expr)>) -> StoredTable {
         // Keys and checks stand in the schema's metadata, which no plan has a use for.
         let schema = Arc::new(Schema::new(table.schema().fields().clone()));
-        StoredTable { table, schema, with_row_ids: false, defaults }
+        StoredTable { table, schema, with_row_ids: false, defaults, nearest: None }
     }
 
     /// The table with the row id as its last column, for planning changes.
@@ -52,7 +56,17 @@ impl StoredTable {
         let mut fields: Vec<_> = table.schema().fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(ROW_ID_COLUMN, DataType::UInt64, false)));
         let schema = Arc::new(Schema::new(fields));
-        StoredTable { table, schema, with_row_ids: true, defaults: Vec::new() }
+        StoredTable { table, schema, with_row_ids: true, defaults: Vec::new(), nearest: None }
+    }
+
+    /// The stored table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The part of it where the nearest rows are; `None` where rows need their ids.
+    pub fn narrowed(&self, nearest: Nearest) -> Option<StoredTable> {
+        (!self.with_row_ids).then(|| StoredTable { nearest: Some(nearest), ..self.clone() })
     }
 }
 
@@ -102,7 +116,11 @@ impl TableProvider for StoredTable {
         let schema = Arc::new(self.schema.project(&columns)?);
         if let Some((key, values)) = wanted_key(&self.table, filters) {
             let table = self.table.clone();
-            return Ok(Arc::new(KeyLookupExec::new(table, key, values, columns, schema)));
+            return Ok(Arc::new(LeafExec::new(KeyLookup { table, key, values, columns }, schema)));
+        }
+        if let Some(nearest) = self.nearest.clone().filter(|_| filters.is_empty()) {
+            let table = self.table.clone();
+            return Ok(Arc::new(LeafExec::new(NearestScan { table, nearest, columns }, schema)));
         }
         let partition = TablePartition {
             table: self.table.clone(),

@@ -202,6 +202,7 @@ pub fn descriptions() -> Vec<ObjectDescription> {
             definition: None,
             keys: Vec::new(),
             checks: Vec::new(),
+            vector_indexes: Vec::new(),
         })
         .collect()
 }

@@ -254,6 +254,12 @@ impl ClientSession {
                         "You might need to specify \"USING {column}::{target}\"."
                     )));
                 }
+                if definition.vector_indexes.iter().any(|index_of| index_of.column == index)
+                    && field.data_type() != target.data_type()
+                {
+                    return Err(not_yet("changing the type of a column with an hnsw index")
+                        .with_hint("DROP INDEX first, and make it again afterwards."));
+                }
                 let mut typed = target.with_name(field.name()).with_nullable(field.is_nullable());
                 if let Some(text) = field.metadata().get(COLUMN_DEFAULT) {
                     let default = sql::parse_expression(text).map_err(parse_error)?;
@@ -290,16 +296,16 @@ impl ClientSession {
             }
         }
         definition.checks = checks;
-        definition.keys.retain(|key| !key.columns.contains(&index));
-        for position in definition.keys.iter_mut().flat_map(|key| &mut key.columns) {
-            *position -= usize::from(*position > index);
-        }
-        definition.columns.remove(index);
+        definition.remove_column(index);
         Ok(())
     }
 
     /// Gives a table a definition with the same columns.
-    fn redefine(&self, table: &Table, definition: &TableDefinition) -> Result<(), SqlError> {
+    pub(super) fn redefine(
+        &self,
+        table: &Table,
+        definition: &TableDefinition,
+    ) -> Result<(), SqlError> {
         let name = table.name();
         let schema = definition.schema();
         self.transaction.change(|transaction| transaction.redefine_table(name, schema)).map_err(

@@ -16,6 +16,7 @@ use super::dml::{is_temporary_schema, target_name};
 use super::{Control, rowset};
 use crate::catalog::constraints::{OnCommit, TableDefinition, choose_name};
 use crate::catalog::sequences::{ColumnSequence, SequenceKind, sequences_of};
+use crate::catalog::vector_index::vector_indexes;
 use crate::plan::types::{COLUMN_DEFAULT, field_of};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
@@ -342,6 +343,7 @@ impl ClientSession {
         let (word, is_table) = match kind {
             pg::ObjectType::Table => ("table", true),
             pg::ObjectType::View => ("view", false),
+            pg::ObjectType::Index => return self.drop_indexes(names, if_exists, control).await,
             other => return Err(not_yet(&format!("DROP {other}"))),
         };
         for name in names {
@@ -504,12 +506,13 @@ pub fn duplicate_column(name: &str) -> SqlError {
     SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
 }
 
-/// Whether a table, a view or the index of a key has the name.
+/// Whether a table, a view or an index has the name.
 pub fn relation_exists(scope: &Scope, name: &str) -> bool {
     scope.snapshot.permanent_table(name).is_some()
         || scope.snapshot.view(name).is_some()
         || scope.snapshot.tables().iter().any(|table| {
             table.keys().iter().any(|key| key.name == name)
+                || vector_indexes(&table.schema()).iter().any(|index| index.name == name)
                 || sequences_of(&table.schema()).iter().any(|(_, found)| found.name == name)
         })
 }

@@ -15,6 +15,7 @@ pub mod ddl;
 pub mod dml;
 pub mod exchange;
 pub mod explain;
+pub mod indexes;
 pub mod ingest;
 mod interruptible;
 pub mod keep;

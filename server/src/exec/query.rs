@@ -18,6 +18,7 @@ use super::interruptible::interruptible;
 use crate::error::datafusion_error;
 use crate::functions::{resolve_constants, separate_nested};
 use crate::plan::{self, Scope};
+use crate::search::rule::use_indexes;
 use crate::session::ClientSession;
 
 impl ClientSession {
@@ -33,11 +34,7 @@ impl ClientSession {
         let mut state = self.state.clone();
         let options = state.config_options().clone();
         state.execution_props_mut().mark_start_execution(options);
-        // EXPLAIN computes nothing of what it explains.
-        let physical = match plan {
-            LogicalPlan::Explain(_) => state.create_physical_plan(&plan).await,
-            plan => optimized(&state, &plan).await,
-        };
+        let physical = optimized(&state, &plan).await;
         let physical = physical.and_then(|plan| interruptible(plan, &scope.cancel));
         execute_stream(physical.map_err(failed)?, state.task_ctx()).map_err(failed)
     }
@@ -73,7 +70,13 @@ async fn optimized(
     plan: &LogicalPlan,
 ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
     let plan = state.optimize(plan)?;
+    // EXPLAIN computes nothing of what it explains.
+    if matches!(plan, LogicalPlan::Explain(_)) {
+        let plan = use_indexes(plan, state.config())?;
+        return state.query_planner().create_physical_plan(&plan, state).await;
+    }
     let plan = resolve_constants(plan, state.config_options()).await?;
+    let plan = use_indexes(plan, state.config())?;
     let plan = separate_nested(plan)?;
     state.query_planner().create_physical_plan(&plan, state).await
 }

@@ -20,11 +20,11 @@ use crate::error::through_datafusion;
 use crate::learning::{Mark, vector_type};
 
 /// A column of vectors as one run of numbers.
-pub(super) struct Vectors {
+pub(crate) struct Vectors {
     values: Float32Array,
     layout: Layout,
     nulls: Option<NullBuffer>,
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
 enum Layout {
@@ -33,7 +33,7 @@ enum Layout {
 }
 
 impl Vectors {
-    pub(super) fn of(array: &ArrayRef) -> Result<Vectors> {
+    pub(crate) fn of(array: &ArrayRef) -> Result<Vectors> {
         match array.data_type() {
             DataType::FixedSizeList(_, _) => Vectors::of_fixed(array.as_fixed_size_list()),
             DataType::List(_) => Vectors::of_list(array.as_list::<i32>()),
@@ -86,7 +86,7 @@ impl Vectors {
     }
 
     /// Errors: 22004 if an element is NULL.
-    pub(super) fn get(&self, row: usize) -> Result<Option<&[f32]>> {
+    pub(crate) fn get(&self, row: usize) -> Result<Option<&[f32]>> {
         if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
             return Ok(None);
         }

@@ -37,6 +37,7 @@ use crate::exec::session::{missing_prepared, setting_name};
 use crate::exec::training::{Training, job_id_schema};
 use crate::exec::{Control, pgvector};
 use crate::plan::{self, Parameters, Scope};
+use crate::search::SearchContext;
 use crate::server::Server;
 use crate::sql::{self, Parsed, SqlStatement, Statement};
 use settings::Settings;
@@ -128,8 +129,11 @@ impl ClientSession {
                 names.into_iter().map(move |name| (name, function.clone()))
             })
             .collect();
+        let mut state = server.state.clone();
+        let search = SearchContext::new(server.vector_indexes.clone(), settings.clone());
+        state.config_mut().set_extension(Arc::new(search));
         Ok(ClientSession {
-            state: server.state.clone(),
+            state,
             transaction,
             prepared: HashMap::new(),
             closed: Vec::new(),
@@ -351,9 +355,7 @@ impl ClientSession {
             Sql::Execute { name: Some(name), parameters: given, .. } => {
                 self.execute_prepared(parsed, name, given, control).await
             }
-            Sql::CreateIndex(create) if pgvector::is_vector_index(create) => {
-                Err(pgvector::exact_search_serves())
-            }
+            Sql::CreateIndex(create) => self.create_index(parsed, create, control).await,
             Sql::CreateExtension(create) => pgvector::create_extension(create, control),
             Sql::LISTEN { .. } | Sql::NOTIFY { .. } => Err(not_yet("LISTEN and NOTIFY")),
             // Nothing is ever listened to.

@@ -13,6 +13,8 @@ use thanosql_protocol::types::{
 };
 use thanosql_protocol::{SqlError, SqlState};
 
+use crate::search::DEFAULT_BREADTH;
+
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -79,10 +81,22 @@ const DEFINITIONS: &[Definition] = &[
         "Whether new transactions refuse changes.",
     ),
     silent(
+        "enable_indexscan",
+        Kind::Bool,
+        "on",
+        "Whether a search may use an index over vectors; a key is looked up in any case.",
+    ),
+    silent(
         "extra_float_digits",
         Kind::Integer { min: -15, max: 3 },
         "1",
         "Above 0 floats are written in their shortest exact form.",
+    ),
+    silent(
+        "hnsw.ef_search",
+        Kind::Integer { min: 1, max: 1000 },
+        "40",
+        "Vectors in view of a search by an index: the more, the surer and the slower.",
     ),
     silent(
         "idle_in_transaction_session_timeout",
@@ -362,6 +376,17 @@ impl Settings {
         parse_milliseconds(&value)
             .filter(|milliseconds| *milliseconds > 0)
             .map(Duration::from_millis)
+    }
+
+    /// Whether a search may use an index.
+    pub fn uses_indexes(&self) -> bool {
+        self.get("enable_indexscan").is_ok_and(|value| value == "on")
+    }
+
+    /// Vectors in view of a search by an index.
+    pub fn search_breadth(&self) -> usize {
+        let given = self.get("hnsw.ef_search").ok().and_then(|value| value.parse().ok());
+        given.unwrap_or(DEFAULT_BREADTH)
     }
 
     /// Whether transactions refuse changes.

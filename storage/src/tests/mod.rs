@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::{Snapshot, Store, StoreOptions, Table, UniqueKey, with_keys};
 
 mod corruption;
+mod index_data;
 mod keys;
 mod model;
 mod objects;

@@ -1,7 +1,7 @@
 //! Keys and checks in the system catalog: pg_constraint, pg_index, pg_indexes, the parts of pg_class and pg_attribute that indexes
 //! have, the information schema's views of constraints, and the definitions that `pg_get_constraintdef` and `pg_get_indexdef` give.
 //!
-//! A key is a constraint and an index. The index has the key's own OID, the constraint one that is derived from it.
+//! A key is a constraint and an index. The index has the key's own OID, the constraint one that is derived from it. An index over vectors is an index alone.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -12,33 +12,69 @@ use sqlparser::ast as pg;
 use super::functions::quote_ident;
 use super::relations::{Row, Value};
 use super::{CatalogSource, KeyDescription, ObjectDescription, tables};
+use crate::catalog::vector_index::{METHOD, VectorIndex};
 use crate::sql;
 
-/// The access method of indexes.
-pub(super) const BTREE: i64 = 403;
+/// The access method of a key's index.
+const BTREE: i64 = 403;
+
+/// The access method of an index over vectors, as pg_am.tsv has it.
+const HNSW: i64 = 16_399;
+
+/// An index: a key's, or one over vectors.
+pub(super) struct Index<'a> {
+    pub(super) oid: i64,
+    pub(super) name: &'a str,
+    /// Places of its columns in the table.
+    pub(super) columns: Vec<usize>,
+    /// Its access method.
+    pub(super) method: i64,
+    is_unique: bool,
+    is_primary: bool,
+    vectors: Option<&'a VectorIndex>,
+}
+
+/// The indexes of an object.
+pub(super) fn indexes(object: &ObjectDescription) -> impl Iterator<Item = Index<'_>> {
+    let keys = object.keys.iter().map(|key| Index {
+        oid: key.oid.into(),
+        name: &key.name,
+        columns: key.columns.clone(),
+        method: BTREE,
+        is_unique: true,
+        is_primary: key.primary,
+        vectors: None,
+    });
+    keys.chain(object.vector_indexes.iter().map(|index| Index {
+        oid: index.oid.into(),
+        name: &index.name,
+        columns: vec![index.column],
+        method: HNSW,
+        is_unique: false,
+        is_primary: false,
+        vectors: Some(index),
+    }))
+}
 
 /// The OID of a key's constraint.
 pub(super) fn constraint_oid(key: &KeyDescription) -> i64 {
     tables::DERIVED + i64::from(key.oid)
 }
 
-/// The key whose index has an OID, with its table.
-pub(super) fn index(
-    source: &dyn CatalogSource,
-    oid: i64,
-) -> Option<(ObjectDescription, KeyDescription)> {
+/// The object that has the index with an OID, and the index's name.
+pub(super) fn index(source: &dyn CatalogSource, oid: i64) -> Option<(ObjectDescription, String)> {
     source.objects().into_iter().find_map(|object| {
-        let key = object.keys.iter().find(|key| i64::from(key.oid) == oid)?.clone();
-        Some((object, key))
+        let name = indexes(&object).find(|index| index.oid == oid)?.name.to_owned();
+        Some((object, name))
     })
 }
 
-fn columns<'a>(object: &'a ObjectDescription, key: &'a KeyDescription) -> Vec<&'a str> {
-    key.columns.iter().map(|column| object.columns.field(*column).name().as_str()).collect()
+fn column_names<'a>(object: &'a ObjectDescription, columns: &[usize]) -> Vec<&'a str> {
+    columns.iter().map(|column| object.columns.field(*column).name().as_str()).collect()
 }
 
-fn column_list(object: &ObjectDescription, key: &KeyDescription) -> String {
-    columns(object, key).into_iter().map(quote_ident).collect::<Vec<_>>().join(", ")
+fn column_list(object: &ObjectDescription, columns: &[usize]) -> String {
+    column_names(object, columns).into_iter().map(quote_ident).collect::<Vec<_>>().join(", ")
 }
 
 /// Column numbers count from 1.
@@ -56,21 +92,33 @@ pub(super) fn index_definition(
     oid: i64,
     column: i64,
 ) -> Option<String> {
-    let (object, key) = index(source, oid)?;
+    let (object, _) = index(source, oid)?;
+    let index = indexes(&object).find(|index| index.oid == oid)?;
     match usize::try_from(column) {
-        Ok(0) => Some(create_index(&object, &key)),
-        Ok(column) => columns(&object, &key).get(column - 1).map(|name| quote_ident(name)),
+        Ok(0) => Some(create_index(&object, &index)),
+        Ok(column) => {
+            let name = column_names(&object, &index.columns).get(column - 1).copied()?;
+            Some(quote_ident(name))
+        }
         Err(_) => None,
     }
 }
 
-fn create_index(object: &ObjectDescription, key: &KeyDescription) -> String {
+fn create_index(object: &ObjectDescription, index: &Index<'_>) -> String {
+    let columns = column_list(object, &index.columns);
+    let (kind, by) = match index.vectors {
+        None => ("UNIQUE INDEX", format!("btree ({columns})")),
+        Some(VectorIndex { operators, m, ef_construction, .. }) => {
+            let class = operators.name();
+            let with = format!("WITH (m='{m}', ef_construction='{ef_construction}')");
+            ("INDEX", format!("{METHOD} ({columns} {class}) {with}"))
+        }
+    };
     format!(
-        "CREATE UNIQUE INDEX {} ON {}.{} USING btree ({})",
-        quote_ident(&key.name),
+        "CREATE {kind} {} ON {}.{} USING {by}",
+        quote_ident(index.name),
         quote_ident(&object.schema),
         quote_ident(&object.name),
-        column_list(object, key)
     )
 }
 
@@ -83,7 +131,7 @@ pub(super) fn constraint_definition(
     source.objects().iter().find_map(|object| {
         if let Some(key) = object.keys.iter().find(|key| constraint_oid(key) == oid) {
             let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
-            return Some(format!("{kind} ({})", column_list(object, key)));
+            return Some(format!("{kind} ({})", column_list(object, &key.columns)));
         }
         let check = object.checks.iter().find(|check| i64::from(check.oid) == oid)?;
         Some(match pretty {
@@ -133,20 +181,20 @@ pub(super) fn pg_constraint(source: &dyn CatalogSource) -> Vec<Row> {
 pub(super) fn pg_index(source: &dyn CatalogSource) -> Vec<Row> {
     let mut rows = Vec::new();
     for object in source.objects() {
-        for key in &object.keys {
-            let count = key.columns.len();
+        for index in indexes(&object) {
+            let count = index.columns.len();
             rows.push(vec![
-                ("indexrelid", i64::from(key.oid).into()),
+                ("indexrelid", index.oid.into()),
                 ("indrelid", i64::from(object.oid).into()),
                 ("indnatts", (count as i64).into()),
                 ("indnkeyatts", (count as i64).into()),
-                ("indisunique", true.into()),
-                ("indisprimary", key.primary.into()),
+                ("indisunique", index.is_unique.into()),
+                ("indisprimary", index.is_primary.into()),
                 ("indimmediate", true.into()),
                 ("indisvalid", true.into()),
                 ("indisready", true.into()),
                 ("indislive", true.into()),
-                ("indkey", numbers(&key.columns)),
+                ("indkey", numbers(&index.columns)),
                 ("indcollation", repeated(0, count)),
                 ("indclass", repeated(0, count)),
                 ("indoption", repeated(0, count)),
@@ -159,12 +207,12 @@ pub(super) fn pg_index(source: &dyn CatalogSource) -> Vec<Row> {
 pub(super) fn pg_indexes(source: &dyn CatalogSource) -> Vec<Row> {
     let mut rows = Vec::new();
     for object in source.objects() {
-        for key in &object.keys {
+        for index in indexes(&object) {
             rows.push(vec![
                 ("schemaname", object.schema.as_str().into()),
                 ("tablename", object.name.as_str().into()),
-                ("indexname", key.name.as_str().into()),
-                ("indexdef", create_index(&object, key).into()),
+                ("indexname", index.name.into()),
+                ("indexdef", create_index(&object, &index).into()),
             ]);
         }
     }

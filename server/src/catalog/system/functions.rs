@@ -1121,14 +1121,16 @@ fn relation_oid(call: &Call<'_>, text: &str) -> Option<i64> {
                 .map(|object| object.oid.into())
                 .or_else(|| {
                     found.find_map(|object| {
-                        let key = object.keys.iter().find(|key| key.name == *name);
-                        key.map(|key| key.oid.into()).or_else(|| {
-                            let sequences = sequences_of(&object.columns);
-                            let mut found = sequences.into_iter().map(|(_, sequence)| sequence);
-                            found
-                                .find(|sequence| sequence.name == *name)
-                                .map(|sequence| sequence.oid.into())
-                        })
+                        let mut indexes = constraints::indexes(object);
+                        indexes.find(|index| index.name == *name).map(|index| index.oid).or_else(
+                            || {
+                                let sequences = sequences_of(&object.columns);
+                                let mut found = sequences.into_iter().map(|(_, sequence)| sequence);
+                                found
+                                    .find(|sequence| sequence.name == *name)
+                                    .map(|sequence| sequence.oid.into())
+                            },
+                        )
                     })
                 })
         }
@@ -1161,7 +1163,7 @@ fn relation_name(call: &Call<'_>, oid: i64) -> Option<String> {
         None => match call.object(oid) {
             Some(object) => (object.schema, object.name),
             None => constraints::index(call.source, oid)
-                .map(|(object, key)| (object.schema, key.name))
+                .map(|(object, name)| (object.schema, name))
                 .or_else(|| {
                     tables::sequence(call.source, oid)
                         .map(|(object, sequence)| (object.schema, sequence.name))

@@ -39,6 +39,8 @@ pub use functions::functions;
 use provider::SystemSchemaProvider;
 use relations::SystemSchema;
 
+use crate::catalog::vector_index::VectorIndex;
+
 /// What kind of relation an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectKind {
@@ -69,6 +71,8 @@ pub struct ObjectDescription {
     pub keys: Vec<KeyDescription>,
     /// Checks.
     pub checks: Vec<CheckDescription>,
+    /// Indexes over vectors.
+    pub vector_indexes: Vec<VectorIndex>,
 }
 
 /// A primary or unique key.

@@ -138,7 +138,7 @@ fn class(source: &dyn CatalogSource) -> Vec<Row> {
             (object.kind == ObjectKind::Table).then_some(object.row_count),
         );
         set(&mut row, "relpersistence", persistence);
-        row.push(("relhasindex", (!object.keys.is_empty()).into()));
+        row.push(("relhasindex", constraints::indexes(&object).next().is_some().into()));
         row.push(("relchecks", (object.checks.len() as i64).into()));
         rows.push(row);
         for (_, sequence) in sequences_of(&object.columns) {
@@ -148,19 +148,19 @@ fn class(source: &dyn CatalogSource) -> Vec<Row> {
             set(&mut row, "relpersistence", persistence);
             rows.push(row);
         }
-        for key in &object.keys {
+        for index in constraints::indexes(&object) {
             let mut row = class_row(
-                key.oid.into(),
-                &key.name,
+                index.oid,
+                index.name,
                 schema,
                 "i",
-                key.columns.len() as i64,
+                index.columns.len() as i64,
                 Some(object.row_count),
             );
-            set(&mut row, "relam", constraints::BTREE);
+            set(&mut row, "relam", index.method);
             set(&mut row, "relhasrules", false);
             set(&mut row, "relreplident", "n");
-            set(&mut row, "relfilenode", i64::from(key.oid));
+            set(&mut row, "relfilenode", index.oid);
             set(&mut row, "relpersistence", persistence);
             rows.push(row);
         }
@@ -290,11 +290,11 @@ fn attribute(source: &dyn CatalogSource) -> Vec<Row> {
             row.extend(identity(field).map(|identity| ("attidentity", identity.into())));
             row
         }));
-        for key in &object.keys {
-            rows.extend(key.columns.iter().enumerate().map(|(position, column)| {
+        for index in constraints::indexes(&object) {
+            rows.extend(index.columns.iter().enumerate().map(|(position, column)| {
                 let field = object.columns.field(*column);
                 attribute_row(
-                    key.oid.into(),
+                    index.oid,
                     field.name(),
                     type_oid(field).into(),
                     type_modifier(field).into(),
@@ -624,11 +624,9 @@ fn tables(source: &dyn CatalogSource) -> Vec<Row> {
         .filter(|relation| relation.kind == "r")
         .map(|relation| row(relation.schema.name(), relation.name, &owner, false));
     let mut rows: Vec<Row> = system.collect();
-    rows.extend(
-        stored(source)
-            .iter()
-            .map(|object| row(&object.schema, &object.name, &owner, !object.keys.is_empty())),
-    );
+    rows.extend(stored(source).iter().map(|object| {
+        row(&object.schema, &object.name, &owner, constraints::indexes(object).next().is_some())
+    }));
     rows
 }
 

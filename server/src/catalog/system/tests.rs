@@ -53,6 +53,7 @@ impl CatalogSource for Fake {
                 definition: None,
                 keys: Vec::new(),
                 checks: Vec::new(),
+                vector_indexes: Vec::new(),
             },
             ObjectDescription {
                 oid: 16_401,
@@ -64,6 +65,7 @@ impl CatalogSource for Fake {
                 definition: Some("SELECT img_path FROM mnist_dataset".into()),
                 keys: Vec::new(),
                 checks: Vec::new(),
+                vector_indexes: Vec::new(),
             },
         ]
     }
