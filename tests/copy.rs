@@ -172,6 +172,57 @@ async fn what_a_client_sends_wrongly_is_told_with_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_constraint_that_a_row_breaks_is_told_with_its_line() {
+    let server = server();
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t (a int PRIMARY KEY, b int CHECK (b > 0), c serial UNIQUE)").await;
+    run(&client, "INSERT INTO t VALUES (100, 1, 2)").await;
+    for (options, data, code, place) in [
+        ("", "1\t1\n2\t2\n1\t3\n", "23505", "COPY t, line 3"),
+        ("", "1\t1\n100\t2\n", "23505", "COPY t, line 2"),
+        ("", "1\t1\n2\t-1\n3\t0\n", "23514", "COPY t, line 2"),
+        // Lines that are not wanted count, too.
+        ("WHERE a <> 2", "2\t1\n1\t1\n2\t2\n1\t3\n", "23505", "COPY t, line 4"),
+    ] {
+        let sql = format!("COPY t (a, b) FROM STDIN {options}");
+        // Its first values are gone, so that the default meets no key here.
+        run(&client, "SELECT setval('t_c_seq', 10)").await;
+        let error = send(&client, &sql, data.as_bytes(), 100).await.unwrap_err();
+        assert_eq!(state_of(&error), code, "{data:?}: {}", describe(&error));
+        let said = error.as_db_error().unwrap().detail().unwrap_or_default().to_owned();
+        assert!(said.ends_with(place), "{data:?}: {said}");
+    }
+    // Where the default itself is taken, too.
+    run(&client, "SELECT setval('t_c_seq', 1, false)").await;
+    let error = send(&client, "COPY t (a, b) FROM STDIN", b"1\t1\n2\t2\n", 100).await.unwrap_err();
+    let said = error.as_db_error().unwrap().detail().unwrap_or_default().to_owned();
+    assert_eq!(said, "Key (c)=(2) already exists.\nCOPY t, line 2");
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copied_rows_have_the_defaults_of_inserted_ones() {
+    let server = server();
+    let client = server.connect().await;
+    run(
+        &client,
+        "CREATE TABLE t (id serial, i int GENERATED ALWAYS AS IDENTITY, n bigint, gone serial, v text)",
+    )
+    .await;
+    run(&client, "ALTER TABLE t ALTER COLUMN id SET DEFAULT 5").await;
+    run(&client, "ALTER TABLE t ALTER COLUMN n SET DEFAULT nextval('t_id_seq') * 10").await;
+    run(&client, "ALTER TABLE t ALTER COLUMN gone DROP DEFAULT").await;
+    run(&client, "ALTER TABLE t ALTER COLUMN gone DROP NOT NULL").await;
+    assert_eq!(send(&client, "COPY t (v) FROM STDIN", b"a\nb\n", 100).await.unwrap(), 2);
+    run(&client, "INSERT INTO t (v) VALUES ('c')").await;
+    assert_eq!(
+        take(&client, "COPY (SELECT * FROM t ORDER BY v) TO STDOUT").await,
+        b"5\t1\t10\t\\N\ta\n5\t2\t20\t\\N\tb\n5\t3\t30\t\\N\tc\n"
+    );
+    assert_eq!(value(&client, "SELECT currval('t_i_seq')").await.as_deref(), Some("3"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_are_chosen_and_filled_as_they_come() {
     let server = server();
     let client = server.connect().await;

@@ -85,6 +85,19 @@ fn forms() -> Vec<Form> {
         form("COPY g", options::COPY_FILE, "", "FROM '[{\"a\":1,\"b\":\"x\"}]'"),
         form("GET THANOSQL DATASET mnist_data", options::GET_DATASET, "", ""),
         form("GET THANOSQL MODEL digits", options::GET_MODEL, "", ""),
+        form(
+            "CREATE INDEX gi ON e USING hnsw ( m_simclr vector_cosine_ops )",
+            &[],
+            "",
+            "WITH ( m = 8 , ef_construction = 32 )",
+        ),
+        form(
+            "CREATE INDEX IF NOT EXISTS gi ON e USING hnsw ( m_simclr vector_l2_ops )",
+            &[],
+            "",
+            "",
+        ),
+        form("DROP INDEX gi", &[], "", ""),
         form("CANCEL JOB 1", &[], "", ""),
         form("WAIT JOB 1", &[], "", ""),
         rows_form("CONVERT USING m", options::CONVERT, "", "AS SELECT * FROM e LIMIT 3"),
@@ -325,12 +338,13 @@ fn statement(random: &mut Random, forms: &[Form]) -> String {
     words.join(" ")
 }
 
-/// Everything that an error must leave as it is: tables with their rows, views, and models with their versions.
+/// Everything that an error must leave as it is: tables with their rows, views, models with their versions, and indexes.
 async fn catalog(client: &Client) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let tables = "SELECT type || ' ' || name, rows FROM thanosql.tables";
     let models = "SELECT 'model ' || name, version FROM thanosql.models";
-    for query in [tables, models] {
+    let indexes = "SELECT 'index ' || indexname, indexdef FROM pg_indexes";
+    for query in [tables, models, indexes] {
         for row in rows(client, query).await {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);
             found.insert(cells.next().unwrap_or_default(), cells.next().unwrap_or_default());

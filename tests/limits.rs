@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, too, may end a test
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use thanosql_tests::{TestServer, describe, failure, rows, run, state_of, value};
@@ -230,6 +232,88 @@ async fn passwords() {
         let refused = login(user, password).await.unwrap_err();
         assert_eq!(state_of(&refused), "28P01", "{user}: {}", describe(&refused));
     }
+}
+
+/// A script that starts the server with its folders on a disk of so many mebibytes, which nobody else sees. The process stays the same.
+fn on_a_small_disk(mebibytes: u32, folder: &Path) -> PathBuf {
+    let disk = folder.join("disk");
+    std::fs::create_dir_all(&disk).unwrap();
+    let script = folder.join("start");
+    let inner = format!(
+        "mount -t tmpfs -o size={mebibytes}m disk '{disk}' && mkdir '{disk}/store' '{disk}/data' && exec '{PROGRAM}' \"$@\"",
+        disk = disk.display(),
+    );
+    let text = format!(
+        "#!/bin/sh\nexec unshare --user --map-root-user --mount sh -c '{}' sh \"$@\"\n",
+        inner.replace('\'', "'\\''"),
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+/// Whether this machine lets a test have a disk of its own; `THANOSQL_REQUIRE_NAMESPACES` says that it must.
+fn namespaces() -> bool {
+    let arguments = ["--user", "--map-root-user", "--mount", "true"];
+    let there =
+        Command::new("unshare").args(arguments).status().is_ok_and(|status| status.success());
+    assert!(
+        there || std::env::var_os("THANOSQL_REQUIRE_NAMESPACES").is_none(),
+        "unshare cannot make a mount namespace here",
+    );
+    there
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk() {
+    if !namespaces() {
+        println!("left out: this machine has no namespaces for users");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = on_a_small_disk(96, folder.path());
+    let (store, data) = (folder.path().join("disk/store"), folder.path().join("disk/data"));
+    let mut server = TestServer::start_on(script.to_str().unwrap(), &store, &data, &[]);
+    let client = server.connect().await;
+    run(&client, "CREATE TABLE t (n bigint, x text)").await;
+    let mut kept = 0;
+    let error = loop {
+        let insert = format!(
+            "INSERT INTO t SELECT {kept} + g, md5(g::text) || md5((g + {kept})::text) FROM generate_series(1, 100000) AS g"
+        );
+        match client.simple_query(&insert).await {
+            Ok(_) => kept += 100_000,
+            Err(error) => break error,
+        }
+        assert!(kept < 10_000_000, "the disk is never full");
+    };
+    assert_eq!(state_of(&error), "53100", "{}", describe(&error));
+    assert!(kept > 0, "not even one statement fits");
+    // What was acknowledged is there, now and after a crash; the statement that failed left nothing.
+    let question = "SELECT count(*), max(n), count(DISTINCT x) > 0 FROM t";
+    let answer = vec![vec![Some(kept.to_string()), Some(kept.to_string()), Some("t".to_owned())]];
+    assert_eq!(rows(&client, question).await, answer);
+    let seen = PathBuf::from(format!("/proc/{}/root", server.id()));
+    let copy = folder.path().join("copy");
+    copy_folder(&seen.join(store.strip_prefix("/").unwrap()), &copy);
+    server.kill();
+    let server = TestServer::start_on(PROGRAM, &copy, folder.path(), &[]);
+    let client = server.connect().await;
+    assert_eq!(rows(&client, question).await, answer);
+    run(&client, "INSERT INTO t VALUES (0, 'room again')").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_not_there() {
+    let (server, _folder) = with_flags(&[]);
+    let client = server.connect().await;
+    run(&client, "GET THANOSQL DATASET digits_data").await;
+    let build =
+        "BUILD MODEL m USING SimCLR OPTIONS (device='wgpu:99') AS SELECT * FROM digits_data";
+    let error = client.simple_query(build).await.unwrap_err();
+    assert_eq!(state_of(&error), "58000", "{}", describe(&error));
+    assert!(error.as_db_error().unwrap().hint().unwrap().contains("cpu"));
+    assert_eq!(value(&client, "SELECT count(*) FROM thanosql.models").await.as_deref(), Some("0"));
 }
 
 /// The files of a store that hold data.

@@ -130,10 +130,14 @@ async fn the_best_are_kept_in_a_heap_and_stale_vectors_stay_stale() {
     let values: [&(dyn ToSql + Sync); 4] = [&image, &"m_simclr", &1_i64, &0.9_f64];
     let found: String = client.query_one(&open, &values).await.unwrap().get(0);
     assert_eq!(found, image);
-    // This driver asks for columns before it binds, which an array of images cannot have.
-    let sql = "SELECT image FROM (SEARCH IMAGE images=$1 USING m AS e)";
+    // This driver asks for columns before it binds. An array of images makes as many columns as it holds, so only those that are named can be told.
+    let sql = "SELECT * FROM (SEARCH IMAGE images=$1 USING m AS e)";
     let error = client.prepare_typed(sql, &[Type::TEXT_ARRAY]).await.unwrap_err();
     assert_eq!(state_of(&error), "0A000");
+    let sql = "SELECT image, similarity_image1 FROM (SEARCH IMAGE images=$1 USING m AS e) ORDER BY 2 DESC LIMIT 1";
+    let typed = client.prepare_typed(sql, &[Type::TEXT_ARRAY]).await.unwrap();
+    let found = client.query_one(&typed, &[&vec![&image, &image, &image]]).await.unwrap();
+    assert_eq!(found.get::<_, String>(0), image);
     let error = client.prepare_typed(sql, &[Type::INT4_ARRAY]).await.unwrap_err();
     assert_eq!(state_of(&error), "42804");
     let prepared = format!(

@@ -35,6 +35,16 @@ pub fn check_stop(stop: &CancellationToken) -> Result<(), SqlError> {
     if stop.is_cancelled() { Err(cancelled()) } else { Ok(()) }
 }
 
+/// What this server does not do.
+pub fn unsupported(what: &str) -> SqlError {
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
+}
+
+/// What this server does not do so far.
+pub fn not_yet(what: &str) -> SqlError {
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet"))
+}
+
 /// The named relation is missing.
 pub fn undefined_table(name: &str) -> SqlError {
     SqlError::new(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))

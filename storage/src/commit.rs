@@ -43,7 +43,7 @@ use crate::row_group::{GroupVersion, MAX_GROUP_BYTES, MAX_GROUP_ROWS, Rows, Stor
 use crate::snapshot::{CatalogState, ViewVersion};
 use crate::table::TableVersion;
 use crate::transaction::{Pending, PendingTable, Tail, union};
-use crate::unique::{self, Lookup};
+use crate::unique::{self, KeyValues, Lookup};
 
 /// The newest state. It may not be durable yet.
 pub(crate) struct Head {
@@ -412,7 +412,8 @@ fn check_keys_again(now: &TableVersion, base: &TableVersion, table: &PendingTabl
     for rows in appended.filter(|rows| rows.live_rows() > 0) {
         for key in now.keys.iter() {
             let (columns, _) = rows.read(&now.schema, Some(&key.columns))?;
-            let lookup = Lookup::new(&now.schema, key, &columns)?;
+            let values = KeyValues::of(&columns)?;
+            let lookup = Lookup::new(&now.schema, key, &columns, &values);
             for group in &new {
                 let mut repeated = None;
                 lookup.in_group(

@@ -78,7 +78,7 @@ pub use snapshot::{Snapshot, View};
 pub use statistics::{ColumnStatistics, GroupStatistics};
 pub use table::{ROW_ID_COLUMN, RowGroup, SEQUENCE_KEY, Table};
 pub use transaction::{Owner, RowCheck, Savepoint, Transaction};
-pub use unique::{UniqueKey, can_be_key, with_keys};
+pub use unique::{KeyValues, UniqueKey, can_be_key, with_keys};
 
 use commit::{GroupFlush, Head};
 use keys::{Counter, Family, Key};

@@ -321,7 +321,7 @@ impl StoredRows {
 }
 
 fn write_index(unit: &Unit, batch: &RecordBatch, key: &UniqueKey) -> Result<IndexRecord> {
-    let index = unique::index_of(&KeyValues::of(&unique::key_columns(batch, key))?);
+    let index = unique::index_of(&KeyValues::of(&key.columns_of(batch))?);
     let bytes = unique::encode_index(&index)?;
     unit.write_part(INDEX_PARTS | key.oid, &bytes)?;
     Ok(IndexRecord { key: key.oid, entries: index.len() as u32, bytes: bytes.len() as u64 })

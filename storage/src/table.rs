@@ -14,7 +14,7 @@ use crate::error::{Result, StorageError};
 use crate::row_group::{GroupVersion, MAX_GROUP_BYTES, MAX_GROUP_ROWS, Rows};
 use crate::snapshot::{plain_name, session_of};
 use crate::statistics::GroupStatistics;
-use crate::unique::{Lookup, UniqueKey};
+use crate::unique::{KeyValues, Lookup, UniqueKey};
 
 /// The name of the column that [`Table::read_group_with_row_ids`] adds.
 pub const ROW_ID_COLUMN: &str = "_thanosql_row_id";
@@ -102,7 +102,8 @@ impl Table {
     /// one looked-for value a row; where a NULL is among them, nothing is found. Reads the columns of those row groups
     /// alone that hold one of the values.
     pub fn find(&self, key: &UniqueKey, values: &[ArrayRef]) -> Result<Vec<Option<u64>>> {
-        let lookup = Lookup::new(&self.version.schema, key, values)?;
+        let wanted = KeyValues::of(values)?;
+        let lookup = Lookup::new(&self.version.schema, key, values, &wanted);
         let mut ids = vec![None; values.first().map_or(0, |column| column.len())];
         for group in &self.version.groups {
             lookup.in_group(

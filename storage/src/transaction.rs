@@ -17,6 +17,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, RecordBatch};
@@ -292,8 +293,9 @@ impl Transaction {
                 .check(plain_name, &table.schema, &batch)
                 .map_err(|source| StorageError::Refused { table: plain_name.to_owned(), source })?;
         }
-        table.check_keys(plain_name, &batch)?;
-        table.append(&core, &batch)?;
+        let values = table.key_values(&batch)?;
+        table.check_keys(plain_name, &batch, &values)?;
+        table.append(&core, &batch, &values)?;
         self.changed();
         Ok(())
     }
@@ -427,7 +429,7 @@ impl Transaction {
     /// The name under which this session's temporary table of that name is kept, if there is one.
     fn temporary_key(&self, name: &str) -> Option<String> {
         let key = temporary_name(self.owner.session?, name);
-        self.state().tables.contains_key(&key).then_some(key)
+        self.pending.oid_of(&self.base, &key).map(|_| key)
     }
 
     fn check_relation_name(&self, name: &str) -> Result<()> {
@@ -445,34 +447,30 @@ impl Transaction {
     /// The notes on a table, which is taken from the base snapshot when it has none yet. Notes that say nothing change
     /// nothing, so this alone does not make the transaction dirty.
     fn table_mut(&mut self, name: &str) -> Result<&mut PendingTable> {
-        let key = self.temporary_key(name);
-        let plain_name = name;
-        let name = key.as_deref().unwrap_or(name);
-        let pending = &mut self.pending;
-        let noted = pending.tables.values().find(|table| table.name == name).map(|table| table.oid);
-        let oid = match noted {
-            Some(oid) => oid,
-            None => match self.base.tables.get(name) {
-                Some(base)
-                    if !pending.tables.contains_key(&base.oid)
-                        && !pending.dropped_tables.contains_key(&base.oid) =>
-                {
-                    pending.tables.insert(base.oid, PendingTable::of(base));
-                    base.oid
-                }
-                _ => {
-                    return Err(StorageError::NotFound {
-                        kind: ObjectKind::Table,
-                        name: plain_name.to_owned(),
-                    });
-                }
-            },
-        };
-        Ok(pending.tables.get_mut(&oid).expect("found or inserted above"))
+        let temporary = self.temporary_key(name);
+        let key = temporary.as_deref().unwrap_or(name);
+        let missing = || StorageError::NotFound { kind: ObjectKind::Table, name: name.to_owned() };
+        let oid = self.pending.oid_of(&self.base, key).ok_or_else(missing)?;
+        Ok(match self.pending.tables.entry(oid) {
+            Entry::Occupied(noted) => noted.into_mut(),
+            Entry::Vacant(none) => {
+                none.insert(PendingTable::of(self.base.tables.get(key).ok_or_else(missing)?))
+            }
+        })
     }
 }
 
 impl Pending {
+    /// The OID of the table that has a name now.
+    fn oid_of(&self, base: &CatalogState, name: &str) -> Option<u32> {
+        if let Some(noted) = self.tables.values().find(|table| table.name == name) {
+            return Some(noted.oid);
+        }
+        let oid = base.tables.get(name)?.oid;
+        let has_gone = self.tables.contains_key(&oid) || self.dropped_tables.contains_key(&oid);
+        (!has_gone).then_some(oid)
+    }
+
     fn laid_over(&self, base: &CatalogState) -> CatalogState {
         let mut state = base.clone();
         for table in self.dropped_tables.values() {
@@ -575,11 +573,16 @@ impl PendingTable {
         }
     }
 
+    /// The values of each key in rows to be appended.
+    fn key_values(&self, batch: &RecordBatch) -> Result<Vec<KeyValues>> {
+        self.keys.iter().map(|key| KeyValues::of(&key.columns_of(batch))).collect()
+    }
+
     /// Whether rows to be appended repeat a key among themselves or of rows that are there.
-    fn check_keys(&self, table: &str, batch: &RecordBatch) -> Result<()> {
-        for (number, key) in self.keys.iter().enumerate() {
-            let columns = unique::key_columns(batch, key);
-            let lookup = Lookup::new(&self.schema, key, &columns)?;
+    fn check_keys(&self, table: &str, batch: &RecordBatch, values: &[KeyValues]) -> Result<()> {
+        for (number, (key, values)) in self.keys.iter().zip(values).enumerate() {
+            let columns = key.columns_of(batch);
+            let lookup = Lookup::new(&self.schema, key, &columns, values);
             let mut repeated = lookup.first_repeated();
             let mut found = |row, _| {
                 repeated = Some(row);
@@ -618,7 +621,12 @@ impl PendingTable {
         self.tail = None;
     }
 
-    fn append(&mut self, core: &Arc<Core>, batch: &RecordBatch) -> Result<()> {
+    fn append(
+        &mut self,
+        core: &Arc<Core>,
+        batch: &RecordBatch,
+        values: &[KeyValues],
+    ) -> Result<()> {
         let mut start = 0;
         while start < batch.num_rows() {
             let mut tail = match self.tail.take() {
@@ -631,11 +639,10 @@ impl PendingTable {
                 },
             };
             if let Some(taken) = rows_within(batch, start, &tail.rows) {
-                start += taken.num_rows();
-                let before = tail.rows.rows();
-                let indexes = Arc::make_mut(&mut tail.indexes);
-                for (key, index) in self.keys.iter().zip(indexes) {
-                    index.extend(&KeyValues::of(&unique::key_columns(&taken, key))?, before);
+                let range = start..start + taken.num_rows();
+                start = range.end;
+                for (values, index) in values.iter().zip(Arc::make_mut(&mut tail.indexes)) {
+                    index.extend(values, range.clone(), tail.rows.rows());
                 }
                 tail.rows = Arc::new(tail.rows.appended(&self.schema, taken)?);
                 self.tail = Some(tail);
@@ -737,7 +744,8 @@ fn indexes_of(
     keys.iter()
         .map(|key| {
             let mut index = GrowingIndex::default();
-            index.extend(&KeyValues::of(&group.whole_columns(schema, &key.columns)?)?, 0);
+            let values = KeyValues::of(&group.whole_columns(schema, &key.columns)?)?;
+            index.extend(&values, 0..values.rows(), 0);
             Ok(index)
         })
         .collect()

@@ -23,6 +23,7 @@
 #![allow(clippy::wildcard_enum_match_arm)] // Arrow's types, of which a few can be keys
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -53,6 +54,13 @@ pub struct UniqueKey {
     pub columns: Vec<usize>,
     /// The table's primary key.
     pub primary: bool,
+}
+
+impl UniqueKey {
+    /// Its columns in a batch of its table.
+    pub fn columns_of(&self, batch: &RecordBatch) -> Vec<ArrayRef> {
+        self.columns.iter().map(|column| Arc::clone(batch.column(*column))).collect()
+    }
 }
 
 /// Whether values of a type can be compared for a key.
@@ -104,8 +112,8 @@ pub(crate) fn keys_of(schema: &Schema, table: &str) -> Result<Arc<Vec<UniqueKey>
     Ok(Arc::new(keys))
 }
 
-/// A key's values, row by row, as bytes that are equal when the values are.
-pub(crate) struct KeyValues {
+/// A key's values, row by row, as bytes that are equal when the values are: both zeros are one value, and all that are not a number.
+pub struct KeyValues {
     bytes: Vec<u8>,
     /// Where each row's bytes end; those of a row with a NULL are empty.
     ends: Vec<usize>,
@@ -113,7 +121,7 @@ pub(crate) struct KeyValues {
 
 impl KeyValues {
     /// The values of the key's columns.
-    pub(crate) fn of(columns: &[ArrayRef]) -> Result<KeyValues> {
+    pub fn of(columns: &[ArrayRef]) -> Result<KeyValues> {
         let rows = columns.first().map_or(0, |column| column.len());
         let readers: Vec<Reader<'_>> =
             columns.iter().map(Reader::of).collect::<Option<_>>().ok_or_else(|| {
@@ -133,12 +141,13 @@ impl KeyValues {
         Ok(KeyValues { bytes, ends })
     }
 
-    pub(crate) fn rows(&self) -> usize {
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
         self.ends.len()
     }
 
     /// A row's bytes; `None` if there is a NULL in it.
-    pub(crate) fn get(&self, row: usize) -> Option<&[u8]> {
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         let bytes = &self.bytes[start..self.ends[row]];
         // No value has no bytes: every column adds at least one.
@@ -270,11 +279,11 @@ pub(crate) struct GrowingIndex {
 }
 
 impl GrowingIndex {
-    /// Takes in rows that follow the first `before`.
-    pub(crate) fn extend(&mut self, values: &KeyValues, before: usize) {
-        for row in 0..values.rows() {
+    /// Takes in the rows of a range of values, the first of which is row number `at`.
+    pub(crate) fn extend(&mut self, values: &KeyValues, range: Range<usize>, at: usize) {
+        for (offset, row) in range.enumerate() {
             if let Some(bytes) = values.get(row) {
-                self.rows.entry(fingerprint(bytes)).or_default().push((before + row) as u16);
+                self.rows.entry(fingerprint(bytes)).or_default().push((at + offset) as u16);
             }
         }
     }
@@ -284,23 +293,24 @@ impl GrowingIndex {
 pub(crate) struct Lookup<'a> {
     schema: &'a SchemaRef,
     key: &'a UniqueKey,
-    values: KeyValues,
+    values: &'a KeyValues,
     /// Of the first column.
     bounds: ColumnRecord,
 }
 
 impl<'a> Lookup<'a> {
-    /// `columns` are the key's, one value a row.
+    /// `columns` are the key's, one value a row, and `values` what they are as values.
     pub(crate) fn new(
         schema: &'a SchemaRef,
         key: &'a UniqueKey,
         columns: &[ArrayRef],
-    ) -> Result<Lookup<'a>> {
+        values: &'a KeyValues,
+    ) -> Lookup<'a> {
         let bounds = match columns.first() {
             Some(first) => ColumnRecord::of(first),
             None => ColumnRecord { nulls: 0, bounds: None },
         };
-        Ok(Lookup { schema, key, values: KeyValues::of(columns)?, bounds })
+        Lookup { schema, key, values, bounds }
     }
 
     /// The first row whose value an earlier one has.
@@ -429,11 +439,6 @@ pub(crate) fn violation(
         },
         Err(error) => error,
     }
-}
-
-/// The columns of a key in a batch of its table.
-pub(crate) fn key_columns(batch: &RecordBatch, key: &UniqueKey) -> Vec<ArrayRef> {
-    key.columns.iter().map(|column| Arc::clone(batch.column(*column))).collect()
 }
 
 #[cfg(test)]

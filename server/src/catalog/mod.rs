@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use thanosql_protocol::{ClientIdentity, SqlError, SqlState};
 use thanosql_storage::{Store, UniqueKey};
 
@@ -43,12 +43,19 @@ pub struct SessionCatalog {
 /// The sequences that a session has used.
 #[derive(Default)]
 struct UsedSequences {
-    /// Their definitions, which never change, by OID.
-    known: HashMap<u32, ColumnSequence>,
+    /// Their definitions, by OID.
+    known: HashMap<u32, KnownSequence>,
     /// The last value that each gave this session.
     current: HashMap<u32, i64>,
     /// The one that was used last.
     last: Option<u32>,
+}
+
+/// A sequence's definition, which holds for as long as its table has the schema that it was read from.
+struct KnownSequence {
+    table: String,
+    schema: SchemaRef,
+    sequence: ColumnSequence,
 }
 
 impl SessionCatalog {
@@ -191,7 +198,7 @@ impl CatalogSource for SessionCatalog {
             ));
         }
         let next = if called { sequence.rules().after(value, 1) } else { Some(value) };
-        self.store.set_sequence(sequence.oid, next).map_err(storage_error)?;
+        self.store.set_sequence(sequence.counter(), next).map_err(storage_error)?;
         if called {
             self.used().current.insert(sequence.oid, value);
         }
@@ -220,12 +227,18 @@ impl SessionCatalog {
             )
         };
         let oid = u32::try_from(oid).map_err(|_| missing())?;
-        if let Some(known) = self.used().known.get(&oid) {
-            return Ok(known.clone());
+        let snapshot = self.transaction.snapshot();
+        if let Some(known) = self.used().known.get(&oid)
+            && let Some(table) = snapshot.table(&known.table)
+            && Arc::ptr_eq(&table.schema(), &known.schema)
+        {
+            return Ok(known.sequence.clone());
         }
-        let found = sequence_by_oid(&self.transaction.snapshot(), oid).ok_or_else(missing)?;
-        self.used().known.insert(oid, found.clone());
-        Ok(found)
+        let (table, sequence) = sequence_by_oid(&snapshot, oid).ok_or_else(missing)?;
+        let (name, schema) = (table.name().to_owned(), table.schema());
+        let known = KnownSequence { table: name, schema, sequence: sequence.clone() };
+        self.used().known.insert(oid, known);
+        Ok(sequence)
     }
 }
 
@@ -233,8 +246,8 @@ impl SessionCatalog {
 ///
 /// # Errors
 /// 2200H at its end.
-pub fn next_value(store: &Store, sequence: &ColumnSequence) -> Result<i64, SqlError> {
-    let value = store.next_value(sequence.oid, &sequence.rules()).map_err(storage_error)?;
+fn next_value(store: &Store, sequence: &ColumnSequence) -> Result<i64, SqlError> {
+    let value = store.next_value(sequence.counter(), &sequence.rules()).map_err(storage_error)?;
     value.ok_or_else(|| {
         let (end, bound) = match sequence.increment > 0 {
             true => ("maximum", sequence.max),

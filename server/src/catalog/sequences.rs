@@ -1,12 +1,20 @@
-//! Sequences of columns: `serial`, `bigserial`, `smallserial` and GENERATED ... AS IDENTITY.
+//! Sequences of columns (`serial`, `bigserial`, `smallserial` and GENERATED ... AS IDENTITY), and what a column's default is.
 //!
 //! A sequence belongs to its column: its definition is in the column's metadata, so it comes, goes and is rolled back with the
 //! table; its value is the storage's, and is rolled back by nobody. It has PostgreSQL's name (`t_id_seq`), under which
 //! `nextval`, `currval` and `setval` find it. Left out: CREATE SEQUENCE, sequences that no column owns.
+//!
+//! RESTART IDENTITY lets the storage count under another number from then on, as PostgreSQL gives the sequence another file: that
+//! number is a part of the definition, so a rollback brings the old one back, and its value with it.
+
+use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
-use thanosql_storage::{SEQUENCE_KEY, SequenceRules, Snapshot};
+use thanosql_storage::{SEQUENCE_KEY, SequenceRules, Snapshot, Table};
+
+use crate::plan::types::COLUMN_DEFAULT;
+use crate::sql::quote_ident;
 
 /// Where a column's sequence is in its metadata.
 const SEQUENCE: &str = "thanosql.sequence";
@@ -41,17 +49,94 @@ pub struct ColumnSequence {
     pub cycle: bool,
     /// How the column came to it.
     pub kind: SequenceKind,
+    /// Under which number the storage counts since RESTART IDENTITY; before that it is the object id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarted: Option<u32>,
+}
+
+/// What a column is in a row that says nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColumnDefault {
+    /// NULL.
+    Null,
+    /// An expression's SQL text. That of `serial` calls `nextval`, and can be changed or dropped like any other; the sequence stays the
+    /// column's.
+    Expression(String),
+    /// GENERATED ... AS IDENTITY: the sequence's next value.
+    Identity {
+        /// The column's sequence.
+        sequence: ColumnSequence,
+        /// Whether the column takes no other value.
+        always: bool,
+    },
+}
+
+impl ColumnDefault {
+    /// The default of a column.
+    pub fn of(field: &Field) -> ColumnDefault {
+        let sequence = ColumnSequence::of(field);
+        match sequence.map(|sequence| (sequence.kind, sequence)) {
+            Some((SequenceKind::Always, sequence)) => {
+                ColumnDefault::Identity { sequence, always: true }
+            }
+            Some((SequenceKind::ByDefault, sequence)) => {
+                ColumnDefault::Identity { sequence, always: false }
+            }
+            Some((SequenceKind::Serial, _)) | None => match field.metadata().get(COLUMN_DEFAULT) {
+                Some(text) => ColumnDefault::Expression(text.clone()),
+                None => ColumnDefault::Null,
+            },
+        }
+    }
+
+    /// The SQL text of what gives the value; `None` for NULL.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            ColumnDefault::Null => None,
+            ColumnDefault::Expression(text) => Some(text.clone()),
+            ColumnDefault::Identity { sequence, .. } => Some(sequence.call()),
+        }
+    }
+
+    /// The SQL text that catalogs show: an identity is not shown as a default.
+    pub fn shown(&self) -> Option<String> {
+        match self {
+            ColumnDefault::Expression(text) => Some(text.clone()),
+            ColumnDefault::Null | ColumnDefault::Identity { .. } => None,
+        }
+    }
+}
+
+/// The greatest value of an integer type; `None` for types that no sequence counts in.
+#[allow(clippy::wildcard_enum_match_arm)] // Arrow's types, of which three are integers in SQL
+pub fn greatest(data_type: &DataType) -> Option<i64> {
+    match data_type {
+        DataType::Int16 => Some(i64::from(i16::MAX)),
+        DataType::Int32 => Some(i64::from(i32::MAX)),
+        DataType::Int64 => Some(i64::MAX),
+        _ => None,
+    }
 }
 
 impl ColumnSequence {
-    /// A sequence with PostgreSQL's defaults for a column's type.
-    pub fn new(oid: u32, name: String, data_type: &DataType, kind: SequenceKind) -> ColumnSequence {
-        let max = match data_type {
-            DataType::Int16 => i64::from(i16::MAX),
-            DataType::Int32 => i64::from(i32::MAX),
-            _ => i64::MAX,
-        };
-        ColumnSequence { oid, name, start: 1, increment: 1, min: 1, max, cycle: false, kind }
+    /// A sequence with PostgreSQL's defaults, up to the greatest value of the column's type.
+    pub fn new(oid: u32, name: String, max: i64, kind: SequenceKind) -> ColumnSequence {
+        ColumnSequence {
+            oid,
+            name,
+            start: 1,
+            increment: 1,
+            min: 1,
+            max,
+            cycle: false,
+            kind,
+            restarted: None,
+        }
+    }
+
+    /// The number under which the storage counts.
+    pub fn counter(&self) -> u32 {
+        self.restarted.unwrap_or(self.oid)
     }
 
     /// The sequence of a column, if it has one.
@@ -63,7 +148,7 @@ impl ColumnSequence {
     pub fn given_to(&self, field: Field) -> Field {
         let mut metadata = field.metadata().clone();
         metadata.insert(SEQUENCE.to_string(), serde_json::to_string(self).unwrap_or_default());
-        metadata.insert(SEQUENCE_KEY.to_string(), self.oid.to_string());
+        metadata.insert(SEQUENCE_KEY.to_string(), self.counter().to_string());
         field.with_metadata(metadata)
     }
 
@@ -80,24 +165,23 @@ impl ColumnSequence {
 
     /// What gives its next value.
     pub fn call(&self) -> String {
-        format!("nextval('{}'::regclass)", self.quoted().replace('\'', "''"))
-    }
-
-    /// Its name as SQL writes it.
-    fn quoted(&self) -> String {
-        let plain = self.name.chars().all(|character| {
-            character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_'
-        });
-        if plain && !self.name.starts_with(|character: char| character.is_ascii_digit()) {
-            self.name.clone()
-        } else {
-            format!("\"{}\"", self.name.replace('"', "\"\""))
-        }
+        format!("nextval('{}'::regclass)", quote_ident(&self.name).replace('\'', "''"))
     }
 }
 
-/// A field without the sequence of the column that it came from.
-pub fn without_sequence(metadata: &mut std::collections::HashMap<String, String>) {
+/// A column with another default's SQL text, or without one.
+pub fn with_default(field: Field, text: Option<String>) -> Field {
+    let mut metadata = field.metadata().clone();
+    match text {
+        Some(text) => metadata.insert(COLUMN_DEFAULT.to_string(), text),
+        None => metadata.remove(COLUMN_DEFAULT),
+    };
+    field.with_metadata(metadata)
+}
+
+/// Takes out of a field's metadata what is the column's alone that it came from: default and sequence.
+pub fn forget_default(metadata: &mut HashMap<String, String>) {
+    metadata.remove(COLUMN_DEFAULT);
     metadata.remove(SEQUENCE);
     metadata.remove(SEQUENCE_KEY);
 }
@@ -108,11 +192,11 @@ pub fn sequences_of(schema: &Schema) -> Vec<(usize, ColumnSequence)> {
     columns.filter_map(|(index, field)| Some((index, ColumnSequence::of(field)?))).collect()
 }
 
-/// The sequence with an object id.
-pub fn sequence_by_oid(snapshot: &Snapshot, oid: u32) -> Option<ColumnSequence> {
-    snapshot.tables().iter().find_map(|table| {
-        let found = sequences_of(&table.schema());
-        found.into_iter().map(|(_, sequence)| sequence).find(|sequence| sequence.oid == oid)
+/// The sequence with an object id, and its table.
+pub fn sequence_by_oid(snapshot: &Snapshot, oid: u32) -> Option<(Table, ColumnSequence)> {
+    snapshot.tables().into_iter().find_map(|table| {
+        let mut found = sequences_of(&table.schema()).into_iter();
+        found.find(|(_, sequence)| sequence.oid == oid).map(|(_, sequence)| (table, sequence))
     })
 }
 
@@ -120,16 +204,51 @@ pub fn sequence_by_oid(snapshot: &Snapshot, oid: u32) -> Option<ColumnSequence> 
 mod tests {
     use super::*;
 
+    fn column(kind: SequenceKind) -> (Field, ColumnSequence) {
+        let sequence = ColumnSequence::new(7, "T_id_seq".into(), i64::from(i32::MAX), kind);
+        (sequence.given_to(Field::new("id", DataType::Int32, false)), sequence)
+    }
+
+    fn defaulting(field: &Field, text: &str) -> Field {
+        with_default(field.clone(), Some(text.to_string()))
+    }
+
     #[test]
     fn a_column_keeps_its_sequence() {
-        let sequence =
-            ColumnSequence::new(7, "T_id_seq".into(), &DataType::Int32, SequenceKind::Serial);
-        let field = sequence.given_to(Field::new("id", DataType::Int32, false));
+        let (field, sequence) = column(SequenceKind::Serial);
         assert_eq!(ColumnSequence::of(&field), Some(sequence.clone()));
         assert_eq!(sequence.call(), "nextval('\"T_id_seq\"'::regclass)");
-        assert_eq!(sequence.max, 2_147_483_647);
-        let mut metadata = field.metadata().clone();
-        without_sequence(&mut metadata);
+        let mut metadata = defaulting(&field, "1").metadata().clone();
+        forget_default(&mut metadata);
         assert!(metadata.is_empty());
+    }
+
+    #[test]
+    fn a_sequence_that_was_restarted_is_counted_anew() {
+        let (field, mut sequence) = column(SequenceKind::Serial);
+        assert_eq!((sequence.counter(), &*field.metadata()[SEQUENCE_KEY]), (7, "7"));
+        sequence.restarted = Some(9);
+        let field = sequence.given_to(field);
+        assert_eq!((sequence.counter(), &*field.metadata()[SEQUENCE_KEY]), (9, "9"));
+        assert_eq!(ColumnSequence::of(&field), Some(sequence));
+    }
+
+    #[test]
+    fn a_default_is_one_thing() {
+        let plain = Field::new("a", DataType::Int32, true);
+        assert_eq!(ColumnDefault::of(&plain).text(), None);
+        assert_eq!(ColumnDefault::of(&defaulting(&plain, "5")).text().as_deref(), Some("5"));
+        // The default of a serial column may be another, or none.
+        let (serial, sequence) = column(SequenceKind::Serial);
+        assert_eq!(ColumnDefault::of(&serial), ColumnDefault::Null);
+        let other = ColumnDefault::of(&defaulting(&serial, "5"));
+        assert_eq!((other.text(), other.shown()), (Some("5".into()), Some("5".into())));
+        let called = ColumnDefault::of(&defaulting(&serial, &sequence.call()));
+        assert_eq!(called.shown(), Some(sequence.call()));
+        // An identity is no default to look at.
+        let (identity, sequence) = column(SequenceKind::Always);
+        let default = ColumnDefault::of(&identity);
+        assert_eq!((default.text(), default.shown()), (Some(sequence.call()), None));
+        assert_eq!(default, ColumnDefault::Identity { sequence, always: true });
     }
 }

@@ -18,21 +18,19 @@ use thanosql_storage::Table;
 
 use super::checks::plan_check;
 use super::constraints::of_table;
-use super::ddl::{duplicate_column, exists, relation_exists};
-use super::dml::{missing_column, stored_table, target_name};
+use super::ddl::{duplicate_column, exists, no_identity_type, relation_exists};
+use super::dml::{TARGET, assigned_columns, new_name, projected, target_query};
+use super::targets::{missing_column, stored_table, target_name};
 use super::{Control, rowset};
 use crate::catalog::constraints::TableDefinition;
-use crate::catalog::sequences::ColumnSequence;
+use crate::catalog::sequences::{ColumnDefault, ColumnSequence, greatest, with_default};
 use crate::catalog::table::StoredTable;
-use crate::error::{datafusion_error, parse_error, storage_error};
+use crate::error::{not_yet, parse_error, storage_error};
 use crate::plan::rows::is_text;
-use crate::plan::types::{COLUMN_DEFAULT, field_of};
+use crate::plan::types::field_of;
 use crate::plan::{self, Parameters, Scope};
 use crate::session::ClientSession;
 use crate::sql::{self, Parsed};
-
-/// The name under which the query that rewrites a table sees it.
-const SOURCE: &str = "__thanosql_source";
 
 impl ClientSession {
     /// ALTER TABLE.
@@ -93,8 +91,11 @@ impl ClientSession {
                 if *not_valid {
                     return Err(not_yet("NOT VALID"));
                 }
+                let before = definition.checks.len();
                 self.add_constraint(scope, name, &mut definition, of_table(constraint)?)?;
-                self.verify_checks(table, &definition, control).await?;
+                let mut added = definition.clone();
+                added.checks.drain(..before);
+                self.verify_checks(table, &added, control).await?;
                 self.redefine(table, &definition)
             }
             Operation::DropConstraint { if_exists, name: constraint, .. } => {
@@ -163,8 +164,8 @@ impl ClientSession {
                     return Err(duplicate_column(field.name()));
                 }
                 let mut values = columns_of(&definition);
-                values.push(match field.metadata().get(COLUMN_DEFAULT) {
-                    Some(text) => sql::parse_expression(text).map_err(parse_error)?,
+                values.push(match ColumnDefault::of(&field).text() {
+                    Some(text) => sql::parse_expression(&text).map_err(parse_error)?,
                     None => pg::Expr::Value(pg::Value::Null.into()),
                 });
                 definition.columns.push(Arc::new(field));
@@ -216,6 +217,7 @@ impl ClientSession {
                 self.redefine(table, &definition)
             }
             pg::AlterColumnOperation::DropNotNull => {
+                refuse_identity(name, &field)?;
                 let in_primary =
                     definition.keys.iter().any(|key| key.primary && key.columns.contains(&index));
                 if in_primary {
@@ -228,12 +230,14 @@ impl ClientSession {
                 self.redefine(table, &definition)
             }
             pg::AlterColumnOperation::SetDefault { value } => {
-                definition.columns[index] =
-                    Arc::new(self.with_default(scope, field, Some(value))?);
+                refuse_identity(name, &field)?;
+                self.check_default(scope, &field, value.clone())?;
+                definition.columns[index] = Arc::new(with_default(field, Some(value.to_string())));
                 self.redefine(table, &definition)
             }
             pg::AlterColumnOperation::DropDefault => {
-                definition.columns[index] = Arc::new(self.with_default(scope, field, None)?);
+                refuse_identity(name, &field)?;
+                definition.columns[index] = Arc::new(with_default(field, None));
                 self.redefine(table, &definition)
             }
             pg::AlterColumnOperation::SetDataType { data_type, using, .. } => {
@@ -261,9 +265,21 @@ impl ClientSession {
                         .with_hint("DROP INDEX first, and make it again afterwards."));
                 }
                 let mut typed = target.with_name(field.name()).with_nullable(field.is_nullable());
-                if let Some(text) = field.metadata().get(COLUMN_DEFAULT) {
-                    let default = sql::parse_expression(text).map_err(parse_error)?;
-                    typed = self.with_default(scope, typed, Some(&default))?;
+                let default = ColumnDefault::of(&field);
+                if let Some(mut sequence) = ColumnSequence::of(&field) {
+                    // That of an identity counts as far as the type goes; one of `serial` stays as it was made.
+                    if let ColumnDefault::Identity { .. } = default {
+                        let max = greatest(typed.data_type()).ok_or_else(no_identity_type)?;
+                        if Some(sequence.max) == greatest(field.data_type()) {
+                            sequence.max = max;
+                        }
+                    }
+                    typed = sequence.given_to(typed);
+                }
+                if let ColumnDefault::Expression(text) = default {
+                    let default = sql::parse_expression(&text).map_err(parse_error)?;
+                    self.check_default(scope, &typed, default)?;
+                    typed = with_default(typed, Some(text));
                 }
                 definition.columns[index] = Arc::new(typed);
                 for check in &definition.checks {
@@ -337,38 +353,15 @@ impl ClientSession {
         if schema.fields().is_empty() {
             return Err(not_yet("a table without columns"));
         }
-        let alias = name.replace('"', "\"\"");
-        let text = format!("SELECT 1 FROM {SOURCE} AS \"{alias}\"");
-        let mut query = *sql::parse_query(&text).map_err(parse_error)?.query;
-        let pg::SetExpr::Select(select) = query.body.as_mut() else {
-            return Err(crate::error::internal("the template is no SELECT"));
-        };
-        select.projection = values
-            .into_iter()
-            .enumerate()
-            .map(|(index, expr)| pg::SelectItem::ExprWithAlias {
-                expr,
-                alias: pg::Ident::with_quote('"', format!("__thanosql_new_{index}")),
-            })
-            .collect();
+        let items = values.into_iter().enumerate().map(|(index, value)| (new_name(index), value));
+        let query = target_query(name, items.collect(), Vec::new(), None)?;
         let source: Arc<dyn TableSource> =
             provider_as_source(Arc::new(StoredTable::new(table.clone(), Vec::new())));
-        let tables = HashMap::from([(SOURCE.to_string(), source)]);
+        let tables = HashMap::from([(TARGET.to_string(), source)]);
         let ast = pg::Statement::Query(Box::new(query));
         let plan = plan::plan_ast(&self.state, scope, ast, &[], tables)?;
-        let mut projection = Vec::with_capacity(schema.fields().len());
-        for (index, field) in schema.fields().iter().enumerate() {
-            let value = datafusion::logical_expr::Expr::Column(datafusion::common::Column::from(
-                plan.schema().qualified_field(index),
-            ));
-            let value = plan::coerce::assign(value, plan.schema().as_ref(), field.data_type())
-                .map_err(|error| datafusion_error(error, None))?;
-            projection.push(value.alias(field.name()));
-        }
-        let plan = datafusion::logical_expr::LogicalPlanBuilder::from(plan)
-            .project(projection)
-            .and_then(datafusion::logical_expr::LogicalPlanBuilder::build)
-            .map_err(|error| datafusion_error(error, None))?;
+        let values = assigned_columns(&plan, 0, &schema)?;
+        let plan = projected(plan, values)?;
         // The query reads the table as it was; its rows go into the emptied one.
         let stream = control.run(self.start(scope, plan)).await?;
         self.transaction.change(|transaction| {
@@ -423,7 +416,10 @@ fn renamed(text: &str, old: &str, new: &str) -> Result<String, SqlError> {
             if let Some(ident) = ident
                 && sql::fold(ident) == self.0
             {
-                *ident = pg::Ident::with_quote('"', self.1);
+                *ident = match sql::quote_ident(self.1) == self.1 {
+                    true => pg::Ident::new(self.1),
+                    false => pg::Ident::with_quote('"', self.1),
+                };
             }
             ControlFlow::Continue(())
         }
@@ -433,13 +429,21 @@ fn renamed(text: &str, old: &str, new: &str) -> Result<String, SqlError> {
     Ok(expression.to_string())
 }
 
+/// # Errors
+/// 42601 for an identity column, whose default and NOT NULL are part of it.
+fn refuse_identity(table: &str, field: &Field) -> Result<(), SqlError> {
+    match ColumnDefault::of(field) {
+        ColumnDefault::Identity { .. } => Err(SqlError::new(
+            SqlState::SYNTAX_ERROR,
+            format!("column \"{}\" of relation \"{table}\" is an identity column", field.name()),
+        )),
+        ColumnDefault::Null | ColumnDefault::Expression(_) => Ok(()),
+    }
+}
+
 fn missing_constraint(name: &str, table: &str) -> SqlError {
     SqlError::new(
         SqlState::UNDEFINED_OBJECT,
         format!("constraint \"{name}\" of relation \"{table}\" does not exist"),
     )
-}
-
-fn not_yet(what: &str) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet"))
 }

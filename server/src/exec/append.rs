@@ -2,13 +2,15 @@
 //!
 //! Whoever reads a format hands over chunks of columns that are already values of the table's types. Here the columns that
 //! the data lacks are filled in, lengths and NULLs are looked at, rows that a WHERE does not want are dropped, and the rest is
-//! stored. When a chunk is refused, its first bad row is found, so that the error names a line of the data and not a
-//! range of them.
+//! stored. When a chunk is refused, be it by a key or a CHECK, its first bad row is found, so that the error names a line of the data
+//! and not a range of them.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{filter_record_batch, prep_null_mask_filter, take};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
+};
+use arrow::compute::{filter_record_batch, prep_null_mask_filter};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
@@ -16,9 +18,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::rowset;
-use crate::catalog::sequences::ColumnSequence;
+use crate::catalog::sequences::ColumnDefault;
 use crate::error::{arrow_error, datafusion_error, parse_error};
-use crate::plan::types::COLUMN_DEFAULT;
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::session::transaction::SessionTransaction;
@@ -75,6 +76,13 @@ impl Places {
     }
 }
 
+/// A chunk's rows as rows of the table.
+struct Prepared {
+    batch: RecordBatch,
+    /// Which of the chunk's rows these are; `None` for all.
+    wanted: Option<BooleanArray>,
+}
+
 /// Stores chunks in a table of the session's transaction, whose lock must be held.
 pub struct Appender {
     transaction: SessionTransaction,
@@ -84,8 +92,8 @@ pub struct Appender {
     pub(crate) schema: SchemaRef,
     /// The table's column of each of the data's.
     pub(crate) targets: Vec<usize>,
-    /// The default of each of the table's columns, one value long; `None` is its sequence's next value, or NULL.
-    defaults: Vec<Option<ArrayRef>>,
+    /// The default of each of the table's columns, if it has one.
+    defaults: Vec<Option<Arc<dyn PhysicalExpr>>>,
     /// Over the table's columns: which rows are taken.
     filter: Option<Arc<dyn PhysicalExpr>>,
     /// How many rows were stored.
@@ -96,7 +104,7 @@ impl ClientSession {
     /// What stores rows in a table, whose columns of the data's columns are `targets`. The table must be locked.
     ///
     /// # Errors
-    /// What computing the columns' defaults answers.
+    /// What planning the columns' defaults answers.
     pub(crate) fn appender(
         &self,
         scope: &Scope,
@@ -116,20 +124,19 @@ impl ClientSession {
         })
     }
 
-    /// The default of each column that has one, one value long. A sequence's values are not among them: every row has its own.
+    /// The default of each column that has one. What is volatile in it has a value of its own for each row.
     fn column_defaults(
         &self,
         scope: &Scope,
         schema: &SchemaRef,
-    ) -> Result<Vec<Option<ArrayRef>>, SqlError> {
+    ) -> Result<Vec<Option<Arc<dyn PhysicalExpr>>>, SqlError> {
         let mut defaults = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
-            defaults.push(match field.metadata().get(COLUMN_DEFAULT) {
-                Some(_) if ColumnSequence::of(field).is_some() => None,
+            defaults.push(match ColumnDefault::of(field).text() {
                 Some(text) => {
-                    let expression = sql::parse_expression(text).map_err(parse_error)?;
+                    let expression = sql::parse_expression(&text).map_err(parse_error)?;
                     let value = plan::plan_constant(&self.state, scope, expression)?;
-                    Some(self.evaluate(value, field)?)
+                    Some(self.constant(value, field)?)
                 }
                 None => None,
             });
@@ -139,18 +146,30 @@ impl ClientSession {
 
     /// A constant's value as one of a column.
     pub(crate) fn evaluate(&self, value: Expr, field: &Field) -> Result<ArrayRef, SqlError> {
-        let failed = |error| datafusion_error(error, None);
-        let schema = DFSchema::empty();
-        let value = plan::coerce::assign(value, &schema, field.data_type()).map_err(failed)?;
-        let physical = plan::physical(&self.state, value, &schema).map_err(failed)?;
-        let one_row = RecordBatch::try_new_with_options(
-            Arc::new(Schema::empty()),
-            Vec::new(),
-            &RecordBatchOptions::new().with_row_count(Some(1)),
-        )
-        .map_err(arrow_error)?;
-        physical.evaluate(&one_row).and_then(|value| value.into_array(1)).map_err(failed)
+        values_of(self.constant(value, field)?.as_ref(), 1)
     }
+
+    /// A constant as one of a column, ready to run.
+    fn constant(&self, value: Expr, field: &Field) -> Result<Arc<dyn PhysicalExpr>, SqlError> {
+        let schema = DFSchema::empty();
+        plan::coerce::assign(value, &schema, field.data_type())
+            .and_then(|value| plan::physical(&self.state, value, &schema))
+            .map_err(|error| datafusion_error(error, None))
+    }
+}
+
+/// So many values of an expression over no columns.
+fn values_of(expression: &dyn PhysicalExpr, count: usize) -> Result<ArrayRef, SqlError> {
+    let rows = RecordBatch::try_new_with_options(
+        Arc::new(Schema::empty()),
+        Vec::new(),
+        &RecordBatchOptions::new().with_row_count(Some(count)),
+    )
+    .map_err(arrow_error)?;
+    // A sequence's values may have to be reserved on disk.
+    tokio::task::block_in_place(|| expression.evaluate(&rows))
+        .and_then(|values| values.into_array(count))
+        .map_err(|error| datafusion_error(error, None))
 }
 
 impl Appender {
@@ -162,13 +181,12 @@ impl Appender {
     /// Whether a column of the data has a default.
     pub fn has_default(&self, column: usize) -> bool {
         self.defaults[self.targets[column]].is_some()
-            || ColumnSequence::of(self.field(column)).is_some()
     }
 
     /// What so many rows have in a column of the data that ask for its default.
     ///
     /// # Errors
-    /// 2200H when a sequence comes to its end.
+    /// What the default answers, such as 2200H when a sequence comes to its end.
     pub fn default_values(&self, column: usize, count: usize) -> Result<ArrayRef, SqlError> {
         self.unasked(self.targets[column], count)
     }
@@ -176,9 +194,8 @@ impl Appender {
     /// What so many rows have in a column of the table that the data says nothing of.
     fn unasked(&self, column: usize, count: usize) -> Result<ArrayRef, SqlError> {
         match &self.defaults[column] {
-            Some(default) => repeated(default, count),
-            // Every row has a value of its own; without a sequence it is NULL.
-            None => self.transaction.next_values(self.schema.field(column), count),
+            Some(default) => values_of(default.as_ref(), count),
+            None => Ok(new_null_array(self.schema.field(column).data_type(), count)),
         }
     }
 
@@ -191,20 +208,44 @@ impl Appender {
         if count == 0 {
             return Ok(());
         }
-        let batch = match self.prepare(&chunk.columns, count) {
-            Ok(batch) => batch,
+        let Prepared { batch, wanted } = match self.prepare(&chunk.columns, count) {
+            Ok(prepared) => prepared,
             Err(error) => return Err(self.placed(error, &chunk)),
         };
-        let kept = batch.num_rows() as u64;
-        if kept > 0 {
-            self.transaction.change(|transaction| transaction.append(&self.table, &batch))?;
+        if batch.num_rows() > 0
+            && let Err(error) = self.append(&batch)
+        {
+            let place = |row: usize| match &wanted {
+                Some(wanted) => wanted.values().set_indices().nth(row).unwrap_or(row),
+                None => row,
+            };
+            return Err(match self.first_refused(&batch, &error) {
+                Some((row, error)) => {
+                    placed(error, &self.table, &chunk.places.of(place(row)), None)
+                }
+                None => error,
+            });
         }
-        self.rows += kept;
+        self.rows += batch.num_rows() as u64;
         Ok(())
     }
 
+    fn append(&self, batch: &RecordBatch) -> Result<(), SqlError> {
+        self.transaction.change(|transaction| transaction.append(&self.table, batch))
+    }
+
+    /// The first of rows that were refused together which is refused when they come one by one. The statement fails either way, so it
+    /// does not matter that those before it are stored.
+    fn first_refused(&self, batch: &RecordBatch, error: &SqlError) -> Option<(usize, SqlError)> {
+        // Only what is wrong with a value has a row: class 22 are bad values, class 23 broken constraints.
+        if !["22", "23"].iter().any(|class| error.code.0.starts_with(class)) {
+            return None;
+        }
+        (0..batch.num_rows()).find_map(|row| Some((row, self.append(&batch.slice(row, 1)).err()?)))
+    }
+
     /// The chunk's rows as rows of the table.
-    fn prepare(&self, given: &[ArrayRef], count: usize) -> Result<RecordBatch, SqlError> {
+    fn prepare(&self, given: &[ArrayRef], count: usize) -> Result<Prepared, SqlError> {
         let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
         for (target, column) in self.targets.iter().zip(given) {
             columns[*target] = Some(column.clone());
@@ -228,8 +269,12 @@ impl Appender {
             RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), whole, &options)
                 .map_err(arrow_error)?;
         let batch = rowset::conform(&batch, &self.schema)?;
-        let batch = match &self.filter {
-            Some(filter) => wanted(filter.as_ref(), &batch)?,
+        let wanted = match &self.filter {
+            Some(filter) => Some(wanted(filter.as_ref(), &batch)?),
+            None => None,
+        };
+        let batch = match &wanted {
+            Some(wanted) => filter_record_batch(&batch, wanted).map_err(arrow_error)?,
             None => batch,
         };
         for (column, field) in batch.columns().iter().zip(self.schema.fields()) {
@@ -240,7 +285,7 @@ impl Appender {
                 }));
             }
         }
-        Ok(batch)
+        Ok(Prepared { batch, wanted })
     }
 
     /// The error with the place of the first row that has it.
@@ -272,13 +317,8 @@ pub fn placed(error: SqlError, table: &str, place: &str, column: Option<&str>) -
     }
 }
 
-/// A value so many times.
-pub fn repeated(value: &ArrayRef, count: usize) -> Result<ArrayRef, SqlError> {
-    take(value, &UInt32Array::from(vec![0; count]), None).map_err(arrow_error)
-}
-
-/// The rows for which a condition is true.
-fn wanted(filter: &dyn PhysicalExpr, batch: &RecordBatch) -> Result<RecordBatch, SqlError> {
+/// The rows for which a condition is true; no NULL is among the answers.
+fn wanted(filter: &dyn PhysicalExpr, batch: &RecordBatch) -> Result<BooleanArray, SqlError> {
     let values = filter
         .evaluate(batch)
         .and_then(|values| values.into_array(batch.num_rows()))
@@ -289,19 +329,19 @@ fn wanted(filter: &dyn PhysicalExpr, batch: &RecordBatch) -> Result<RecordBatch,
             "argument of WHERE must be type boolean",
         ));
     };
-    let keep = match keep.nulls() {
+    Ok(match keep.nulls() {
         Some(_) => prep_null_mask_filter(keep),
         None => keep.clone(),
-    };
-    filter_record_batch(batch, &keep).map_err(arrow_error)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::Int64Array;
     use arrow::datatypes::DataType;
+    use datafusion::physical_expr::expressions::lit;
     use thanosql_storage::{Owner, Store, StoreOptions};
     use tokio_util::sync::CancellationToken;
 
@@ -325,7 +365,7 @@ mod tests {
             table: "t".to_string(),
             schema,
             targets: vec![2, 0],
-            defaults: vec![None, Some(Arc::new(StringArray::from(vec!["x"]))), None],
+            defaults: vec![None, Some(lit("x")), None],
             filter: None,
             rows: 0,
         }

@@ -171,7 +171,7 @@ pub fn plan_check(
     }
     let planned = state
         .create_logical_expr_from_sql_expr(
-            ExprWithAlias { expr: plan::adapted(expression)?, alias: None },
+            ExprWithAlias { expr: plan::adapted(expression), alias: None },
             &columns,
         )
         .and_then(|planned| plan::postgres_types(planned, &columns))

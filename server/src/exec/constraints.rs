@@ -4,6 +4,8 @@
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
+use std::ops::ControlFlow;
+
 use sqlparser::ast as pg;
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::{UniqueKey, can_be_key};
@@ -11,6 +13,7 @@ use thanosql_storage::{UniqueKey, can_be_key};
 use super::checks::plan_check;
 use super::ddl::{exists, relation_exists};
 use crate::catalog::constraints::{Check, TableDefinition, choose_name};
+use crate::error::unsupported;
 use crate::plan::Scope;
 use crate::session::ClientSession;
 use crate::sql;
@@ -172,10 +175,11 @@ impl ClientSession {
                 }
                 definition.keys.push(UniqueKey { oid, name, columns: positions, primary });
             }
-            Rule::Check(expression) => {
-                let text = expression.to_string();
+            Rule::Check(mut expression) => {
                 let schema = definition.schema();
-                let (planned, _) = plan_check(&self.state, table, &schema, *expression)?;
+                let (planned, _) = plan_check(&self.state, table, &schema, *expression.clone())?;
+                without_table(&mut expression);
+                let text = expression.to_string();
                 let mut columns: Vec<&str> =
                     planned.column_refs().into_iter().map(|column| column.name()).collect();
                 if columns.len() != 1 {
@@ -195,6 +199,18 @@ impl ClientSession {
         }
         Ok(())
     }
+}
+
+/// Takes the table's name from the columns of a check, which can have no others: the table may get another name.
+fn without_table(expression: &mut pg::Expr) {
+    let _: ControlFlow<()> = pg::visit_expressions_mut(expression, |part| {
+        if let pg::Expr::CompoundIdentifier(parts) = part
+            && let Some(column) = parts.pop()
+        {
+            *part = pg::Expr::Identifier(column);
+        }
+        ControlFlow::Continue(())
+    });
 }
 
 fn key_positions(
@@ -240,8 +256,4 @@ pub fn duplicate(name: &str, table: &str) -> SqlError {
         SqlState::DUPLICATE_OBJECT,
         format!("constraint \"{name}\" for relation \"{table}\" already exists"),
     )
-}
-
-fn unsupported(what: &str) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
 }

@@ -3,7 +3,8 @@
 //! A cursor is a query's stream that stays open between statements; FETCH takes rows from it as they are made, so a cursor
 //! over any number of rows costs what one batch costs. It reads the snapshot of its DECLARE, which is immutable, so a cursor
 //! WITH HOLD simply goes on after the commit. Only SCROLL keeps rows, because it may have to give them again: they count against
-//! the memory of queries, and more than that is 53200.
+//! the memory of queries, and more than that is 53200. A FETCH that fails or is stopped is a cursor's last: what follows would not be
+//! the rows after those that the client has seen.
 //!
 //! Left out: BINARY, and `WHERE CURRENT OF`.
 
@@ -133,6 +134,7 @@ impl ClientSession {
                 stream: Some(stream),
                 ahead: None,
                 position: 0,
+                has_failed: false,
                 kept,
             })),
             description: CursorDescription {
@@ -167,8 +169,15 @@ impl ClientSession {
                 format!("cursor \"{name}\" is in use by a portal that is not finished"),
             )
         })?;
+        if rows.has_failed {
+            return Err(SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("portal \"{name}\" cannot be run"),
+            ));
+        }
         if rows.kept.is_some() {
-            let wanted = control.run(rows.scroll(fetch.direction)).await?;
+            let wanted = control.run(rows.scroll(fetch.direction)).await;
+            let wanted = rows.noted(wanted)?;
             let count: usize = wanted.iter().map(RecordBatch::num_rows).sum();
             if fetch.moves {
                 return Ok(Response::Done { tag: format!("MOVE {count}") });
@@ -178,10 +187,12 @@ impl ClientSession {
         }
         let (skip, take) = rows.forward(fetch.direction)?;
         if skip > 0 {
-            control.run(rows.skip(skip)).await?;
+            let skipped = control.run(rows.skip(skip)).await;
+            rows.noted(skipped)?;
         }
         if fetch.moves {
-            let count = control.run(rows.skip(take)).await?;
+            let count = control.run(rows.skip(take)).await;
+            let count = rows.noted(count)?;
             return Ok(Response::Done { tag: format!("MOVE {count}") });
         }
         Ok(Response::Rows {
@@ -222,6 +233,8 @@ struct CursorRows {
     ahead: Option<RecordBatch>,
     /// How many rows lie before the cursor, the one that it stands on included; one more than there are behind the last.
     position: u64,
+    /// Whether a FETCH has failed.
+    has_failed: bool,
     /// The rows so far, of a cursor that may go back.
     kept: Option<Kept>,
 }
@@ -233,16 +246,22 @@ struct Kept {
 }
 
 impl CursorRows {
+    /// What a FETCH has come to. One that failed lets go of the rows.
+    fn noted<T>(&mut self, outcome: Result<T, SqlError>) -> Result<T, SqlError> {
+        if outcome.is_err() {
+            self.has_failed = true;
+            (self.stream, self.ahead, self.kept) = (None, None, None);
+        }
+        outcome
+    }
+
     /// The next rows, at most `limit`.
     async fn next(&mut self, limit: u64) -> Result<Option<RecordBatch>, SqlError> {
         while self.ahead.as_ref().is_none_or(|batch| batch.num_rows() == 0) {
             let Some(stream) = self.stream.as_mut() else { return Ok(None) };
             match stream.next().await {
                 Some(Ok(batch)) => self.ahead = Some(batch),
-                Some(Err(error)) => {
-                    self.stream = None;
-                    return Err(datafusion_error(error, None));
-                }
+                Some(Err(error)) => return Err(datafusion_error(error, None)),
                 None => self.stream = None,
             }
         }
@@ -349,11 +368,9 @@ impl CursorRows {
         while self.kept.as_ref().is_some_and(|kept| kept.rows < rows) {
             let Some(batch) = self.next(u64::MAX).await? else { break };
             let Some(kept) = &mut self.kept else { break };
-            if let Err(error) = kept.reserved.try_grow(bytes_of(&batch)?) {
-                // It is read again when there is room.
-                self.ahead = Some(batch);
-                return Err(datafusion_error(error, None));
-            }
+            kept.reserved
+                .try_grow(bytes_of(&batch)?)
+                .map_err(|error| datafusion_error(error, None))?;
             kept.rows += batch.num_rows() as u64;
             kept.batches.push(batch);
         }
@@ -410,7 +427,8 @@ fn taken(
         if left == 0 {
             return None;
         }
-        match control.run(rows.next(left)).await {
+        let next = control.run(rows.next(left)).await;
+        match rows.noted(next) {
             Ok(Some(batch)) => {
                 rows.position += batch.num_rows() as u64;
                 let left = left - batch.num_rows() as u64;
@@ -450,6 +468,7 @@ mod tests {
             stream: Some(Box::pin(stream)),
             ahead: None,
             position: 0,
+            has_failed: false,
             kept: memory.map(|bytes| {
                 let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(bytes));
                 Kept {

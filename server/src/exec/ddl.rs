@@ -12,12 +12,15 @@ use sqlparser::ast as pg;
 use thanosql_protocol::{Notice, Response, SqlError, SqlState};
 
 use super::constraints::{self, NewConstraint};
-use super::dml::{is_temporary_schema, target_name};
+use super::targets::{is_temporary_schema, target_name};
 use super::{Control, rowset};
 use crate::catalog::constraints::{OnCommit, TableDefinition, choose_name};
-use crate::catalog::sequences::{ColumnSequence, SequenceKind, sequences_of};
+use crate::catalog::sequences::{
+    ColumnDefault, ColumnSequence, SequenceKind, greatest, sequences_of, with_default,
+};
 use crate::catalog::vector_index::vector_indexes;
-use crate::plan::types::{COLUMN_DEFAULT, field_of};
+use crate::error::not_yet;
+use crate::plan::types::field_of;
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::sql::{self, Embedded, Parsed, SqlStatement};
@@ -117,6 +120,9 @@ impl ClientSession {
     }
 
     fn create(&self, target: &NewTable<'_>, schema: SchemaRef) -> Result<(), SqlError> {
+        if target.on_commit != OnCommit::PreserveRows {
+            self.transaction.heed_on_commit();
+        }
         self.transaction.change(|transaction| {
             if target.temporary {
                 transaction.create_temporary_table(&target.name, schema).map(|_| ())
@@ -180,7 +186,9 @@ impl ClientSession {
             match &option.option {
                 pg::ColumnOption::Null => null = true,
                 pg::ColumnOption::NotNull => not_null = true,
-                pg::ColumnOption::Default(_) if ColumnSequence::of(&field).is_some() => {
+                pg::ColumnOption::Default(_)
+                    if ColumnDefault::of(&field) != ColumnDefault::Null =>
+                {
                     return Err(SqlError::new(
                         SqlState::SYNTAX_ERROR,
                         format!(
@@ -189,7 +197,8 @@ impl ClientSession {
                     ));
                 }
                 pg::ColumnOption::Default(expression) => {
-                    field = self.with_default(scope, field, Some(expression))?;
+                    self.check_default(scope, &field, expression.clone())?;
+                    field = with_default(field, Some(expression.to_string()));
                 }
                 pg::ColumnOption::Generated {
                     generated_as: generated @ (pg::GeneratedAs::Always | pg::GeneratedAs::ByDefault),
@@ -233,13 +242,8 @@ impl ClientSession {
         kind: SequenceKind,
         options: &[pg::SequenceOptions],
     ) -> Result<Field, SqlError> {
-        if !matches!(field.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64) {
-            return Err(SqlError::new(
-                SqlState::INVALID_PARAMETER_VALUE,
-                "identity column type must be smallint, integer, or bigint",
-            ));
-        }
-        if ColumnSequence::of(&field).is_some() || field.metadata().contains_key(COLUMN_DEFAULT) {
+        let max = greatest(field.data_type()).ok_or_else(no_identity_type)?;
+        if ColumnDefault::of(&field) != ColumnDefault::Null {
             return Err(SqlError::new(
                 SqlState::SYNTAX_ERROR,
                 format!("both default and identity specified for column \"{}\"", field.name()),
@@ -247,40 +251,28 @@ impl ClientSession {
         }
         let oid = self.transaction.change(|transaction| transaction.new_oid())?;
         let name = choose_name(table, &[field.name()], "seq", |name| relation_exists(scope, name));
-        let mut sequence = ColumnSequence::new(oid, name, field.data_type(), kind);
+        let mut sequence = ColumnSequence::new(oid, name, max, kind);
         for option in options {
             apply_option(&mut sequence, option)?;
         }
-        let mut field = sequence.given_to(field).with_nullable(false);
-        if kind == SequenceKind::Serial {
-            let mut metadata = field.metadata().clone();
-            metadata.insert(COLUMN_DEFAULT.to_string(), sequence.call());
-            field = field.with_metadata(metadata);
-        }
-        Ok(field)
+        let field = sequence.given_to(field).with_nullable(false);
+        Ok(match kind {
+            SequenceKind::Serial => with_default(field, Some(sequence.call())),
+            SequenceKind::ByDefault | SequenceKind::Always => field,
+        })
     }
 
-    /// A column with another default, or without one.
-    pub(crate) fn with_default(
+    /// Plans a column's default, so that one that cannot work is refused here and not at the first INSERT.
+    pub(crate) fn check_default(
         &self,
         scope: &Scope,
-        field: Field,
-        default: Option<&pg::Expr>,
-    ) -> Result<Field, SqlError> {
-        let mut metadata = field.metadata().clone();
-        metadata.remove(COLUMN_DEFAULT);
-        if let Some(expression) = default {
-            // Planned now, so that a default that cannot work is refused here and not at the first INSERT.
-            let default = plan::plan_constant(&self.state, scope, expression.clone())?;
-            plan::coerce::assign(
-                default,
-                &datafusion::common::DFSchema::empty(),
-                field.data_type(),
-            )
+        field: &Field,
+        default: pg::Expr,
+    ) -> Result<(), SqlError> {
+        let default = plan::plan_constant(&self.state, scope, default)?;
+        plan::coerce::assign(default, &datafusion::common::DFSchema::empty(), field.data_type())
             .map_err(|error| crate::error::datafusion_error(error, Some(&scope.script)))?;
-            metadata.insert(COLUMN_DEFAULT.to_string(), expression.to_string());
-        }
-        Ok(field.with_metadata(metadata))
+        Ok(())
     }
 
     /// CREATE VIEW. `text` is the statement's own source; the view keeps the text of its query.
@@ -501,6 +493,14 @@ fn apply_option(
     Ok(())
 }
 
+/// An identity's column must count.
+pub fn no_identity_type() -> SqlError {
+    SqlError::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        "identity column type must be smallint, integer, or bigint",
+    )
+}
+
 /// A column name that comes twice.
 pub fn duplicate_column(name: &str) -> SqlError {
     SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
@@ -520,10 +520,6 @@ pub fn relation_exists(scope: &Scope, name: &str) -> bool {
 /// The name is taken.
 pub fn exists(name: &str) -> SqlError {
     SqlError::new(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists"))
-}
-
-fn not_yet(what: &str) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet"))
 }
 
 /// Clauses of CREATE TABLE that would change what the table is.

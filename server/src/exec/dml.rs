@@ -1,4 +1,4 @@
-//! INSERT, UPDATE, DELETE and TRUNCATE.
+//! INSERT, UPDATE and DELETE.
 //!
 //! DataFusion's own hooks for changes lose filters, so none of them is used: a change is planned as the query that finds
 //! its rows (by row id, for UPDATE and DELETE) and their new values, and is then applied to the transaction. RETURNING is a query
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt64Type};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, lit};
@@ -19,13 +19,12 @@ use sqlparser::ast as pg;
 use thanosql_protocol::{Response, RowsTag, SqlError, SqlState};
 use thanosql_storage::{ROW_ID_COLUMN, Table};
 
-use super::upsert::{Conflict, conflict_keys, name_excluded};
+use super::given_values::{assigned_values, default_expression, insert_columns, settle_values};
+use super::targets::{stored_table, target_name};
+use super::upsert::Conflict;
 use super::{Control, rowset};
-use crate::catalog::sequences::{ColumnSequence, SequenceKind, sequences_of};
-use crate::catalog::system::TEMPORARY_SCHEMA;
 use crate::catalog::table::StoredTable;
-use crate::error::{datafusion_error, storage_error, undefined_table};
-use crate::plan::types::COLUMN_DEFAULT;
+use crate::error::{datafusion_error, unsupported};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::sql::{self, Embedded, Parsed};
@@ -76,86 +75,13 @@ impl Change {
     }
 }
 
-/// The name of a table that a statement changes, from its written name.
-///
-/// # Errors
-/// 42501 for system tables, 3F000 for schemas that do not exist, 0A000 for other databases.
-pub fn target_name(name: &pg::ObjectName) -> Result<String, SqlError> {
-    let mut parts = Vec::with_capacity(name.0.len());
-    for part in &name.0 {
-        match part.as_ident() {
-            Some(ident) => parts.push(sql::fold(ident)),
-            None => {
-                return Err(SqlError::new(
-                    SqlState::SYNTAX_ERROR,
-                    format!("\"{name}\" is no name of a table"),
-                ));
-            }
-        }
-    }
-    // Names with control characters are the server's own.
-    if let Some(name) = parts.last().filter(|name| name.contains('\u{1}')) {
-        return Err(SqlError::new(SqlState::INVALID_NAME, format!("invalid name {name:?}")));
-    }
-    match parts.as_slice() {
-        [table] => Ok(table.clone()),
-        [.., schema, table] => {
-            check_schema(schema, table)?;
-            Ok(table.clone())
-        }
-        [] => Err(SqlError::new(SqlState::SYNTAX_ERROR, "a name of a table is missing")),
-    }
-}
-
-/// Only `public` holds tables that statements may make or change.
-///
-/// # Errors
-/// 42501 for system schemas, 3F000 for those that do not exist.
-pub fn check_schema(schema: &str, table: &str) -> Result<(), SqlError> {
-    match schema {
-        "public" => Ok(()),
-        schema if is_temporary_schema(schema) => Ok(()),
-        "pg_catalog" | "information_schema" | "thanosql" => Err(SqlError::new(
-            SqlState::INSUFFICIENT_PRIVILEGE,
-            format!("permission denied: \"{schema}.{table}\" belongs to the system"),
-        )),
-        _ => Err(SqlError::new(
-            SqlState::INVALID_SCHEMA_NAME,
-            format!("schema \"{schema}\" does not exist"),
-        )),
-    }
-}
-
-/// Whether a schema is that of the session's temporary tables.
-pub fn is_temporary_schema(schema: &str) -> bool {
-    schema == "pg_temp" || schema == TEMPORARY_SCHEMA
-}
-
-/// The table that a statement names, or why it cannot be changed.
-///
-/// # Errors
-/// 42P01, or 42809 for a view.
-pub fn stored_table(scope: &Scope, name: &str) -> Result<Table, SqlError> {
-    match scope.snapshot.table(name) {
-        Some(table) => Ok(table),
-        None if scope.snapshot.view(name).is_some() => Err(SqlError::new(
-            SqlState::WRONG_OBJECT_TYPE,
-            format!("cannot change view \"{name}\""),
-        )),
-        None => Err(undefined_table(name)),
-    }
-}
-
 /// The table that a change names.
 ///
 /// # Errors
 /// As [`target_name`]; 0A000 for targets that are not plain tables.
 pub fn change_target(statement: &pg::Statement) -> Result<String, SqlError> {
     match statement {
-        pg::Statement::Insert(insert) => match &insert.table {
-            pg::TableObject::TableName(name) => target_name(name),
-            _ => Err(unsupported("INSERT into anything but a table")),
-        },
+        pg::Statement::Insert(insert) => insert_target(insert),
         pg::Statement::Update(update) => factor_name(&update.table).map(|(name, _)| name),
         pg::Statement::Delete(delete) => factor_name(delete_target(delete)?).map(|(name, _)| name),
         _ => Err(crate::error::internal("not a change")),
@@ -192,7 +118,7 @@ impl ClientSession {
         {
             return Err(unsupported("this form of INSERT"));
         }
-        let name = change_target(&pg::Statement::Insert(insert.clone()))?;
+        let name = insert_target(insert)?;
         let table = stored_table(scope, &name)?;
         let schema = table.schema();
         let given = insert_columns(&insert.columns, &schema, &name)?;
@@ -238,10 +164,7 @@ impl ClientSession {
                 .map_err(|error| datafusion_error(error, None))?;
             projection.push(value.alias(field.name()));
         }
-        let plan = LogicalPlanBuilder::from(source)
-            .project(projection)
-            .and_then(LogicalPlanBuilder::build)
-            .map_err(|error| datafusion_error(error, None))?;
+        let plan = projected(source, projection)?;
         let alias = insert.table_alias.as_ref().map(|alias| sql::fold(&alias.alias));
         let alias = alias.unwrap_or_else(|| name.clone());
         let conflict = match &insert.on {
@@ -260,47 +183,6 @@ impl ClientSession {
         })
     }
 
-    /// ON CONFLICT.
-    fn plan_conflict(
-        &self,
-        scope: &mut Scope,
-        on: &pg::OnConflict,
-        table: &Table,
-        alias: &str,
-    ) -> Result<Conflict, SqlError> {
-        let keys = conflict_keys(on.conflict_target.as_ref(), table)?;
-        let update = match &on.action {
-            pg::OnConflictAction::DoNothing => return Ok(Conflict::Nothing(keys)),
-            pg::OnConflictAction::DoUpdate(update) => update,
-        };
-        let (Some(key), true) = (keys.into_iter().next(), on.conflict_target.is_some()) else {
-            return Err(SqlError::new(
-                SqlState::SYNTAX_ERROR,
-                "ON CONFLICT DO UPDATE requires inference specification or constraint name",
-            )
-            .with_hint("For example, ON CONFLICT (column_name)."));
-        };
-        let (name, schema) = (table.name(), table.schema());
-        let mut assigned = assigned_values(scope, &update.assignments, &schema, name)?;
-        let mut values = Vec::with_capacity(schema.fields().len());
-        for (index, field) in schema.fields().iter().enumerate() {
-            let mut value =
-                assigned.remove(&index).unwrap_or_else(|| qualified(alias, field.name()));
-            name_excluded(&mut value, alias, name, &schema)?;
-            values.push(value);
-        }
-        let mut selection = update.selection.clone().map(Box::new);
-        if let Some(selection) = &mut selection {
-            name_excluded(selection, alias, name, &schema)?;
-        }
-        let conflict = Conflict::Update { key, values, selection, alias: alias.to_string() };
-        // Planned over no rows: for its errors, and for the types of its parameters.
-        if let Some(plan) = self.plan_conflict_update(scope, &conflict, &schema, Vec::new())? {
-            plan::infer_parameters(&plan, &mut scope.parameters)?;
-        }
-        Ok(conflict)
-    }
-
     fn plan_source(
         &self,
         scope: &Scope,
@@ -312,11 +194,8 @@ impl ClientSession {
 
     /// The value of a column that an INSERT leaves out.
     fn default_of(&self, scope: &Scope, field: &Field) -> Result<Expr, SqlError> {
-        match default_text(field) {
-            Some(text) => {
-                let expression = sql::parse_expression(&text).map_err(crate::error::parse_error)?;
-                plan::plan_constant(&self.state, scope, expression)
-            }
+        match default_expression(field)? {
+            Some(expression) => plan::plan_constant(&self.state, scope, expression),
             None => ScalarValue::try_new_null(field.data_type())
                 .map(lit)
                 .map_err(|error| datafusion_error(error, None)),
@@ -339,7 +218,7 @@ impl ClientSession {
         let mut items = vec![(ROW_ID_COLUMN.to_string(), qualified(&alias, ROW_ID_COLUMN))];
         for (index, field) in schema.fields().iter().enumerate() {
             let value = assigned.remove(&index).unwrap_or_else(|| qualified(&alias, field.name()));
-            items.push((format!("__thanosql_new_{index}"), value));
+            items.push((new_name(index), value));
         }
         let from = match &update.from {
             Some(
@@ -526,260 +405,54 @@ impl ClientSession {
             }
         }
     }
-
-    /// TRUNCATE.
-    pub(crate) async fn truncate(
-        &mut self,
-        truncate: &pg::Truncate,
-        control: &Control,
-    ) -> Result<Response, SqlError> {
-        self.refuse_in_read_only()?;
-        for target in &truncate.table_names {
-            let name = target_name(&target.name)?;
-            self.lock(&name, control).await?;
-            if self.transaction.snapshot().table(&name).is_none() {
-                return Err(undefined_table(&name));
-            }
-            self.transaction.change(|transaction| transaction.truncate(&name))?;
-            if truncate.identity == Some(pg::TruncateIdentityOption::Restart) {
-                let table = self.transaction.snapshot().table(&name);
-                let schema = table.map(|table| table.schema());
-                for (_, sequence) in schema.iter().flat_map(|schema| sequences_of(schema)) {
-                    let store = &self.server.store;
-                    store
-                        .set_sequence(sequence.oid, Some(sequence.start))
-                        .map_err(storage_error)?;
-                }
-            }
-        }
-        Ok(Response::Done { tag: "TRUNCATE TABLE".to_string() })
-    }
-}
-
-fn unsupported(what: &str) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
 }
 
 fn count(batches: &[RecordBatch]) -> u64 {
     batches.iter().map(|batch| batch.num_rows() as u64).sum()
 }
 
-/// The columns that an INSERT gives, as indexes into the table's.
-fn insert_columns(
-    names: &[pg::ObjectName],
-    schema: &SchemaRef,
-    table: &str,
-) -> Result<Vec<usize>, SqlError> {
-    if names.is_empty() {
-        return Ok((0..schema.fields().len()).collect());
-    }
-    let mut columns = Vec::with_capacity(names.len());
-    for name in names {
-        let column = match name.0.last().and_then(pg::ObjectNamePart::as_ident) {
-            Some(ident) => sql::fold(ident),
-            None => return Err(unsupported("this name of a column")),
-        };
-        let index = schema.index_of(&column).map_err(|_| missing_column(&column, table, schema))?;
-        if columns.contains(&index) {
-            return Err(SqlError::new(
-                SqlState::DUPLICATE_COLUMN,
-                format!("column \"{column}\" specified more than once"),
-            ));
-        }
-        columns.push(index);
-    }
-    Ok(columns)
-}
-
-/// A column that a table does not have.
-pub fn missing_column(column: &str, table: &str, schema: &SchemaRef) -> SqlError {
-    let error = SqlError::new(
-        SqlState::UNDEFINED_COLUMN,
-        format!("column \"{column}\" of relation \"{table}\" does not exist"),
-    );
-    match sql::closest(column, schema.fields().iter().map(|field| field.name().as_str())) {
-        Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
-        None => error,
-    }
-}
-
-/// The values that SET gives, by column. Settles the types of parameters that stand alone.
-fn assigned_values(
-    scope: &mut Scope,
-    assignments: &[pg::Assignment],
-    schema: &SchemaRef,
-    table: &str,
-) -> Result<HashMap<usize, pg::Expr>, SqlError> {
-    let mut assigned: HashMap<usize, pg::Expr> = HashMap::new();
-    let mut assign = |scope: &mut Scope, column: &pg::ObjectName, value: &pg::Expr| {
-        let name = match column.0.last().and_then(pg::ObjectNamePart::as_ident) {
-            Some(ident) => sql::fold(ident),
-            None => return Err(unsupported("this target of an assignment")),
-        };
-        let index = schema.index_of(&name).map_err(|_| missing_column(&name, table, schema))?;
-        let field = schema.field(index);
-        let value = if is_default(value) {
-            default_expression(field)?
-        } else {
-            refuse_generated(field, format!("column \"{name}\" can only be updated to DEFAULT"))?;
-            value.clone()
-        };
-        if let Some(n) = placeholder(&value) {
-            scope.parameters.settle(n, field.data_type().clone());
-        }
-        if assigned.insert(index, value).is_some() {
-            return Err(SqlError::new(
-                SqlState::SYNTAX_ERROR,
-                format!("multiple assignments to same column \"{name}\""),
-            ));
-        }
-        Ok(())
-    };
-    for assignment in assignments {
-        match (&assignment.target, &assignment.value) {
-            (pg::AssignmentTarget::ColumnName(column), value) => assign(scope, column, value)?,
-            // SET (a, b) = (1, 2)
-            (pg::AssignmentTarget::Tuple(columns), pg::Expr::Tuple(values)) => {
-                if columns.len() != values.len() {
-                    return Err(SqlError::new(
-                        SqlState::SYNTAX_ERROR,
-                        "number of columns does not match number of values",
-                    ));
-                }
-                for (column, value) in columns.iter().zip(values) {
-                    assign(scope, column, value)?;
-                }
-            }
-            (pg::AssignmentTarget::Tuple(_), _) => {
-                return Err(unsupported("assigning several columns from a query"));
-            }
-        }
-    }
-    Ok(assigned)
-}
-
-/// Whether a value is the word DEFAULT.
-fn is_default(value: &pg::Expr) -> bool {
-    matches!(value, pg::Expr::Identifier(ident)
-        if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
-}
-
-/// The SQL text of what a column is when an INSERT leaves it out.
-fn default_text(field: &Field) -> Option<String> {
-    let default = field.metadata().get(COLUMN_DEFAULT).cloned();
-    default.or_else(|| ColumnSequence::of(field).map(|sequence| sequence.call()))
-}
-
-/// # Errors
-/// 428C9 if a column takes no value but its sequence's.
-fn refuse_generated(field: &Field, message: String) -> Result<(), SqlError> {
-    match ColumnSequence::of(field) {
-        Some(sequence) if sequence.kind == SequenceKind::Always => {
-            Err(SqlError::new(SqlState::GENERATED_ALWAYS, message).with_detail(format!(
-                "Column \"{}\" is an identity column defined as GENERATED ALWAYS.",
-                field.name()
-            )))
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// A column's default as an expression; NULL if it has none.
-fn default_expression(field: &Field) -> Result<pg::Expr, SqlError> {
-    match default_text(field) {
-        Some(text) => sql::parse_expression(&text).map_err(crate::error::parse_error),
-        None => Ok(pg::Expr::Value(pg::Value::Null.into())),
-    }
-}
-
 /// Row ids and new values as values of their columns.
 pub(super) fn new_values(plan: LogicalPlan, schema: &SchemaRef) -> Result<LogicalPlan, SqlError> {
-    let mut projection = vec![Expr::Column(Column::from(plan.schema().qualified_field(0)))];
+    let mut columns = vec![Expr::Column(Column::from(plan.schema().qualified_field(0)))];
     for (index, field) in schema.fields().iter().enumerate() {
         plan::provenance::check_assignment(&plan, index + 1, field)?;
-        let value = Expr::Column(Column::from(plan.schema().qualified_field(index + 1)));
+    }
+    columns.extend(assigned_columns(&plan, 1, schema)?);
+    projected(plan, columns)
+}
+
+/// The columns of a query from number `first` on as values of a table's columns.
+pub(super) fn assigned_columns(
+    plan: &LogicalPlan,
+    first: usize,
+    schema: &SchemaRef,
+) -> Result<Vec<Expr>, SqlError> {
+    let assigned = |(index, field): (usize, &FieldRef)| {
+        let value = Expr::Column(Column::from(plan.schema().qualified_field(first + index)));
         let value = plan::coerce::assign(value, plan.schema().as_ref(), field.data_type())
             .map_err(|error| datafusion_error(error, None))?;
-        projection.push(value.alias(field.name()));
-    }
+        Ok(value.alias(field.name()))
+    };
+    schema.fields().iter().enumerate().map(assigned).collect()
+}
+
+/// A query's rows as these expressions.
+pub(super) fn projected(plan: LogicalPlan, projection: Vec<Expr>) -> Result<LogicalPlan, SqlError> {
     LogicalPlanBuilder::from(plan)
         .project(projection)
         .and_then(LogicalPlanBuilder::build)
         .map_err(|error| datafusion_error(error, None))
 }
 
-/// Parameters that stand alone in VALUES have the types of their columns; DEFAULT there is the column's default.
-fn settle_values(
-    source: &mut pg::Query,
-    scope: &mut Scope,
-    schema: &SchemaRef,
-    given: &[usize],
-) -> Result<(), SqlError> {
-    let pg::SetExpr::Values(values) = source.body.as_mut() else {
-        return given.iter().try_for_each(|column| refuse_value(schema.field(*column)));
-    };
-    for values in &mut values.rows {
-        for (position, value) in values.content.iter_mut().enumerate() {
-            let Some(column) = given.get(position) else { continue };
-            let field = schema.field(*column);
-            if is_default(value) {
-                *value = default_expression(field)?;
-            } else {
-                refuse_value(field)?;
-            }
-            if let Some(n) = placeholder(value) {
-                scope.parameters.settle(n, field.data_type().clone());
-            } else {
-                plan::as_vector(value, field.data_type());
-                as_number(value, field.data_type());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Makes a value among VALUES a number where its column has numbers. Otherwise the rows of VALUES would decide together which kind of number they are,
-/// and `'NaN'` is no decimal, and `2.5e-300` none that is stored. What decimals and whole numbers are among themselves may wait for the column.
-fn as_number(value: &mut pg::Expr, column: &DataType) {
-    let is_text = matches!(
-        value,
-        pg::Expr::Value(pg::ValueWithSpan { value: pg::Value::SingleQuotedString(_), .. })
-    );
-    let data_type = match column {
-        DataType::Int16 if is_text => pg::DataType::SmallInt(None),
-        DataType::Int32 if is_text => pg::DataType::Integer(None),
-        DataType::Int64 if is_text => pg::DataType::BigInt(None),
-        DataType::Float32 => pg::DataType::Real,
-        DataType::Float64 => pg::DataType::DoublePrecision,
-        _ => return,
-    };
-    let expr = std::mem::replace(value, pg::Expr::Value(pg::Value::Null.into()));
-    *value = pg::Expr::Cast {
-        kind: pg::CastKind::DoubleColon,
-        expr: Box::new(pg::Expr::Nested(Box::new(expr))),
-        data_type,
-        array: false,
-        format: None,
-    };
-}
-
-fn refuse_value(field: &Field) -> Result<(), SqlError> {
-    let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", field.name());
-    refuse_generated(field, message)
-}
-
-/// The `n` of an expression that is `$n` and nothing else.
-fn placeholder(expr: &pg::Expr) -> Option<usize> {
-    match expr {
-        pg::Expr::Value(pg::ValueWithSpan { value: pg::Value::Placeholder(name), .. }) => {
-            name.strip_prefix('$')?.parse().ok()
-        }
-        _ => None,
-    }
-}
-
 fn returning(items: Option<&Vec<pg::SelectItem>>, name: String) -> Option<Returning> {
     items.map(|items| Returning { items: items.clone(), name })
+}
+
+fn insert_target(insert: &pg::Insert) -> Result<String, SqlError> {
+    match &insert.table {
+        pg::TableObject::TableName(name) => target_name(name),
+        _ => Err(unsupported("INSERT into anything but a table")),
+    }
 }
 
 /// The target of UPDATE or DELETE: its name, and what it is called in the statement.
@@ -805,6 +478,11 @@ fn delete_target(delete: &pg::Delete) -> Result<&pg::TableWithJoins, SqlError> {
         [table] => Ok(table),
         _ => Err(unsupported("DELETE from several tables")),
     }
+}
+
+/// What the new value of a table's column is called in a query.
+pub(super) fn new_name(column: usize) -> String {
+    format!("__thanosql_new_{column}")
 }
 
 /// `alias.column`, whatever characters they have.

@@ -7,12 +7,14 @@ use thanosql_protocol::{Response, SqlError};
 
 use super::Control;
 use super::models::{model_lock, path_argument};
-use super::statement_text::{quoted, quoted_name};
+use super::statement_text::quoted;
 use crate::learning::{model_exists, read_file};
 use crate::plan;
 use crate::plan::rows::{model, options};
 use crate::session::ClientSession;
-use crate::sql::{ExportModel, ExportModelOptions, Parsed, UploadModel, UploadModelOptions};
+use crate::sql::{
+    ExportModel, ExportModelOptions, Parsed, UploadModel, UploadModelOptions, quote_ident,
+};
 
 impl ClientSession {
     /// EXPORT MODEL.
@@ -56,7 +58,7 @@ impl ClientSession {
         let path = path_argument(&scope, &upload.path)?;
         let overwrite = if given.overwrite { " OPTIONS (overwrite=True)" } else { "" };
         let statement =
-            format!("UPLOAD MODEL {}{overwrite} FROM {}", quoted_name(name), quoted(&path));
+            format!("UPLOAD MODEL {}{overwrite} FROM {}", quote_ident(name), quoted(&path));
         let limit = self.server.learning.options().max_model_file_bytes;
         tokio::task::block_in_place(|| {
             let bytes = read_file(&self.server.files.resolve(&path)?, &path, limit)?;

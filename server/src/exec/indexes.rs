@@ -13,9 +13,10 @@ use thanosql_storage::Table;
 
 use super::Control;
 use super::ddl::{exists, relation_exists};
-use super::dml::{missing_column, stored_table, target_name};
+use super::targets::{missing_column, stored_table, target_name};
 use crate::catalog::constraints::{TableDefinition, choose_name};
 use crate::catalog::vector_index::{METHOD, OperatorClass, VectorIndex, vector_indexes};
+use crate::error::unsupported;
 use crate::plan::Parameters;
 use crate::plan::types::vector_length;
 use crate::session::ClientSession;
@@ -287,8 +288,4 @@ fn options_of(given: &[pg::Expr]) -> Result<GraphOptions, SqlError> {
         return Err(invalid("ef_construction must be greater than or equal to 2 * m".to_owned()));
     }
     Ok(options)
-}
-
-fn unsupported(what: &str) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
 }

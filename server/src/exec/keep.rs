@@ -14,7 +14,7 @@ use arrow::row::{RowConverter, SortField};
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::Table;
 
-use super::dml::check_schema;
+use super::targets::{check_schema, missing_column};
 use super::{Control, rowset};
 use crate::error::{arrow_error, storage_error};
 use crate::learning::Mark;
@@ -162,7 +162,7 @@ impl ClientSession {
         if let Some(extra) =
             source.fields().iter().find(|field| target.index_of(field.name()).is_err())
         {
-            return Err(super::dml::missing_column(extra.name(), existing.name(), &target));
+            return Err(missing_column(extra.name(), existing.name(), &target));
         }
         for field in source.fields() {
             if let (Ok(old), Some(new)) = (target.field_with_name(field.name()), Mark::of(field))

@@ -15,6 +15,7 @@ pub mod ddl;
 pub mod dml;
 pub mod exchange;
 pub mod explain;
+mod given_values;
 pub mod indexes;
 pub mod ingest;
 mod interruptible;
@@ -25,7 +26,9 @@ pub mod query;
 pub mod rowset;
 pub mod session;
 mod statement_text;
+pub mod targets;
 pub mod training;
+mod truncate;
 pub mod upsert;
 
 use std::sync::Arc;

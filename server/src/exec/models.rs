@@ -158,10 +158,10 @@ pub(super) fn model_lock(name: &str) -> String {
 /// The name of a table that a ThanoSQL statement makes.
 ///
 /// # Errors
-/// As [`super::dml::check_schema`].
+/// As [`super::targets::check_schema`].
 pub(crate) fn object_name(name: &sql::ObjectName) -> Result<String, SqlError> {
     if let Some(schema) = &name.schema {
-        super::dml::check_schema(&schema.value, &name.name.value)
+        super::targets::check_schema(&schema.value, &name.name.value)
             .map_err(|error| error.at(name.position()))?;
     }
     Ok(name.name.value.clone())

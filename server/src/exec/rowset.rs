@@ -13,11 +13,11 @@ use thanosql_protocol::{SqlError, SqlState};
 
 use super::Control;
 use super::query::controlled;
-use crate::catalog::sequences::without_sequence;
+use crate::catalog::sequences::forget_default;
 use crate::error::arrow_error;
 use crate::plan::names::shown;
 use crate::plan::scores::SCORE_KEY;
-use crate::plan::types::{COLUMN_DEFAULT, PG_TYPMOD};
+use crate::plan::types::PG_TYPMOD;
 use crate::session::transaction::SessionTransaction;
 
 /// A query's columns as those of a table. All may be NULL.
@@ -45,9 +45,8 @@ pub fn storable_schema(schema: &Schema) -> Result<SchemaRef, SqlError> {
         })?;
         // A default belongs to the column that it was given to.
         let mut metadata = field.metadata().clone();
-        metadata.remove(COLUMN_DEFAULT);
+        forget_default(&mut metadata);
         metadata.remove(SCORE_KEY);
-        without_sequence(&mut metadata);
         fields.push(Field::new(name, data_type, true).with_metadata(metadata));
     }
     Ok(Arc::new(Schema::new(fields)))

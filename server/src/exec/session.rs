@@ -7,6 +7,7 @@ use thanosql_protocol::{Closed, Notice, Response, SqlError, SqlState};
 
 use super::Control;
 use super::query::text_rows;
+use crate::error::unsupported;
 use crate::session::ClientSession;
 use crate::sql;
 
@@ -316,8 +317,4 @@ fn setting_text(value: &pg::Expr) -> Result<String, SqlError> {
 
 fn no_transaction() -> Notice {
     Notice::warning(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
-}
-
-fn unsupported(what: &str) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
 }

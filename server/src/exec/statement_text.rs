@@ -72,13 +72,6 @@ pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A name as it must be written: in double quotes unless it is a plain word.
-pub(super) fn quoted_name(name: &str) -> String {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -103,14 +96,5 @@ mod tests {
             "BUILD MODEL m USING SimCLR OPTIONS (image_col='it''s', seed=-7) AS SELECT '\\x00ff'::bytea FROM t WHERE a = 'it''s' AND b > (-7) AND c < '2024-10-04'"
         );
         assert_eq!(statement_text(&parsed, &Parameters::default()), text);
-    }
-
-    #[test]
-    fn names_are_quoted_where_they_must_be() {
-        for (name, written) in
-            [("m_1", "m_1"), ("M", "\"M\""), ("a\"b", "\"a\"\"b\""), ("모델", "\"모델\"")]
-        {
-            assert_eq!(quoted_name(name), written);
-        }
     }
 }

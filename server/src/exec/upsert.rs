@@ -2,7 +2,8 @@
 //!
 //! Rows are taken a batch at a time. The keys' indexes say which are new and which row stands in the way of the others; for
 //! DO UPDATE the two are put side by side, `excluded`'s columns under names of their own, and the new values are a query
-//! over them. A statement never changes a row twice, as in PostgreSQL.
+//! over them. A statement never changes a row twice, as in PostgreSQL; one that its WHERE left alone may be met again, so a batch is cut
+//! where a key comes again.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -11,19 +12,20 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::row::{RowConverter, SortField};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use futures::StreamExt as _;
 use sqlparser::ast as pg;
 use thanosql_protocol::{SqlError, SqlState};
-use thanosql_storage::{ROW_ID_COLUMN, Table, UniqueKey};
+use thanosql_storage::{KeyValues, ROW_ID_COLUMN, Table, UniqueKey};
 
-use super::dml::{TARGET, first_of_each_row, missing_column, new_values, qualified, target_query};
+use super::dml::{TARGET, first_of_each_row, new_name, new_values, qualified, target_query};
+use super::given_values::assigned_values;
 use super::query::controlled;
+use super::targets::missing_column;
 use super::{Control, rowset};
-use crate::error::{arrow_error, datafusion_error, storage_error};
+use crate::error::{arrow_error, datafusion_error, storage_error, undefined_table};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::sql;
@@ -36,14 +38,17 @@ pub(super) enum Conflict {
     /// They are left out if one of these keys is.
     Nothing(Vec<UniqueKey>),
     /// They change the row that has the key.
-    Update {
-        key: UniqueKey,
-        /// The new values of all columns.
-        values: Vec<pg::Expr>,
-        selection: Option<Box<pg::Expr>>,
-        /// What the target is called.
-        alias: String,
-    },
+    Update(Box<ConflictUpdate>),
+}
+
+/// DO UPDATE.
+pub(super) struct ConflictUpdate {
+    key: UniqueKey,
+    /// The new values of all columns.
+    values: Vec<pg::Expr>,
+    selection: Option<pg::Expr>,
+    /// What the target is called.
+    alias: String,
 }
 
 /// What an INSERT has done.
@@ -52,13 +57,16 @@ pub(super) struct Outcome {
     pub(super) rows: u64,
     /// The rows as they are now, for RETURNING.
     pub(super) changed: Vec<RecordBatch>,
+    returns: bool,
+    /// The values of DO UPDATE's key in the rows that are inserted and changed. What no WHERE wanted is not among them.
+    touched: HashSet<Box<[u8]>>,
 }
 
 /// The keys that ON CONFLICT names.
 ///
 /// # Errors
 /// 42P10 for columns that are no key, 42704 for a constraint that is not there.
-pub(super) fn conflict_keys(
+fn conflict_keys(
     target: Option<&pg::ConflictTarget>,
     table: &Table,
 ) -> Result<Vec<UniqueKey>, SqlError> {
@@ -102,11 +110,229 @@ pub(super) fn conflict_keys(
     }
 }
 
+impl ClientSession {
+    /// ON CONFLICT.
+    pub(super) fn plan_conflict(
+        &self,
+        scope: &mut Scope,
+        on: &pg::OnConflict,
+        table: &Table,
+        alias: &str,
+    ) -> Result<Conflict, SqlError> {
+        let keys = conflict_keys(on.conflict_target.as_ref(), table)?;
+        let update = match &on.action {
+            pg::OnConflictAction::DoNothing => return Ok(Conflict::Nothing(keys)),
+            pg::OnConflictAction::DoUpdate(update) => update,
+        };
+        let (Some(key), true) = (keys.into_iter().next(), on.conflict_target.is_some()) else {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+            )
+            .with_hint("For example, ON CONFLICT (column_name)."));
+        };
+        let (name, schema) = (table.name(), table.schema());
+        let mut assigned = assigned_values(scope, &update.assignments, &schema, name)?;
+        let mut values = Vec::with_capacity(schema.fields().len());
+        for (index, field) in schema.fields().iter().enumerate() {
+            let mut value =
+                assigned.remove(&index).unwrap_or_else(|| qualified(alias, field.name()));
+            name_excluded(&mut value, alias, name, &schema)?;
+            values.push(value);
+        }
+        let mut selection = update.selection.clone();
+        if let Some(selection) = &mut selection {
+            name_excluded(selection, alias, name, &schema)?;
+        }
+        let update = ConflictUpdate { key, values, selection, alias: alias.to_string() };
+        // Planned over no rows: for its errors, and for the types of its parameters.
+        let plan = self.plan_conflict_update(scope, &update, &schema, Vec::new())?;
+        plan::infer_parameters(&plan, &mut scope.parameters)?;
+        Ok(Conflict::Update(Box::new(update)))
+    }
+
+    /// The query for the new values of rows that are there, over the rows and those that were to be inserted.
+    fn plan_conflict_update(
+        &self,
+        scope: &Scope,
+        update: &ConflictUpdate,
+        schema: &SchemaRef,
+        rows: Vec<RecordBatch>,
+    ) -> Result<LogicalPlan, SqlError> {
+        let ConflictUpdate { values, selection, alias, .. } = update;
+        let mut items = vec![(ROW_ID_COLUMN.to_string(), qualified(alias, ROW_ID_COLUMN))];
+        for (index, value) in values.iter().enumerate() {
+            items.push((new_name(index), value.clone()));
+        }
+        let query = target_query(alias, items, Vec::new(), selection.clone())?;
+        let memory = MemTable::try_new(side_by_side(schema), vec![rows])
+            .map_err(|error| datafusion_error(error, None))?;
+        let target: Arc<dyn TableSource> = provider_as_source(Arc::new(memory));
+        let tables = HashMap::from([(TARGET.to_string(), target)]);
+        let ast = pg::Statement::Query(Box::new(query));
+        let plan = plan::plan_ast(&self.state, scope, ast, &[], tables)?;
+        new_values(plan, schema)
+    }
+
+    /// Inserts a stream's rows, except those whose key is taken.
+    pub(super) async fn upsert(
+        &self,
+        scope: &Scope,
+        table: &Table,
+        conflict: &Conflict,
+        stream: SendableRecordBatchStream,
+        returns: bool,
+        control: &Control,
+    ) -> Result<Outcome, SqlError> {
+        let (table, schema) = (table.name(), &table.schema());
+        let mut outcome = Outcome { returns, ..Outcome::default() };
+        let mut stream = controlled(stream, control.clone());
+        while let Some(batch) = stream.next().await {
+            let batch = rowset::conform(&batch?, schema)?;
+            match conflict {
+                Conflict::Nothing(keys) => {
+                    let free = free_rows(&self.as_it_is(table)?, keys, &batch)?;
+                    self.insert_free(table, free, &mut outcome)?;
+                }
+                Conflict::Update(update) => {
+                    let values = KeyValues::of(&update.key.columns_of(&batch));
+                    let values = values.map_err(storage_error)?;
+                    let mut start = 0;
+                    while start < batch.num_rows() {
+                        let end = end_of_distinct(&values, start);
+                        let touched = |row| {
+                            values.get(row).is_some_and(|value| outcome.touched.contains(value))
+                        };
+                        if (start..end).any(touched) {
+                            return Err(twice());
+                        }
+                        let rows = batch.slice(start, end - start);
+                        self.insert_or_update(scope, table, update, &rows, &mut outcome, control)
+                            .await?;
+                        start = end;
+                    }
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Inserts rows of which no two have the same key, or changes those that have theirs.
+    async fn insert_or_update(
+        &self,
+        scope: &Scope,
+        table: &str,
+        update: &ConflictUpdate,
+        rows: &RecordBatch,
+        outcome: &mut Outcome,
+        control: &Control,
+    ) -> Result<(), SqlError> {
+        let key = &update.key;
+        let current = self.as_it_is(table)?;
+        let schema = current.schema();
+        let ids = tokio::task::block_in_place(|| current.find(key, &key.columns_of(rows)))
+            .map_err(storage_error)?;
+        let free: BooleanArray = ids.iter().map(|id| Some(id.is_none())).collect();
+        let taken: Vec<(usize, u64)> =
+            ids.iter().enumerate().filter_map(|(row, id)| Some((row, (*id)?))).collect();
+        if !taken.is_empty() {
+            let both = beside(&current, &schema, rows, &taken)?;
+            let plan = self.plan_conflict_update(scope, update, &schema, vec![both])?;
+            let stream = control.run(self.start(scope, plan)).await?;
+            let found = rowset::collect(stream, control).await?;
+            let (ids, changed) = first_of_each_row(found, &schema)?;
+            self.transaction.change(|transaction| {
+                transaction.delete_rows(table, &ids)?;
+                changed.iter().try_for_each(|rows| transaction.append(table, rows))
+            })?;
+            for rows in changed {
+                outcome.touch(key, &rows)?;
+                outcome.add(rows);
+            }
+        }
+        let free = filter_record_batch(rows, &free).map_err(arrow_error)?;
+        outcome.touch(key, &free)?;
+        self.insert_free(table, free, outcome)
+    }
+
+    fn insert_free(
+        &self,
+        table: &str,
+        rows: RecordBatch,
+        outcome: &mut Outcome,
+    ) -> Result<(), SqlError> {
+        if rows.num_rows() > 0 {
+            self.transaction.change(|transaction| transaction.append(table, &rows))?;
+            outcome.add(rows);
+        }
+        Ok(())
+    }
+
+    /// A table with what the statement has done so far.
+    fn as_it_is(&self, table: &str) -> Result<Table, SqlError> {
+        self.transaction.snapshot().table(table).ok_or_else(|| undefined_table(table))
+    }
+}
+
+impl Outcome {
+    fn add(&mut self, rows: RecordBatch) {
+        self.rows += rows.num_rows() as u64;
+        if self.returns {
+            self.changed.push(rows);
+        }
+    }
+
+    fn touch(&mut self, key: &UniqueKey, rows: &RecordBatch) -> Result<(), SqlError> {
+        let values = KeyValues::of(&key.columns_of(rows)).map_err(storage_error)?;
+        let values = (0..values.rows()).filter_map(|row| values.get(row).map(Box::from));
+        self.touched.extend(values);
+        Ok(())
+    }
+}
+
+/// The rows of a batch whose keys neither a row of the table has nor one before them in the batch.
+fn free_rows(
+    table: &Table,
+    keys: &[UniqueKey],
+    batch: &RecordBatch,
+) -> Result<RecordBatch, SqlError> {
+    let (mut ids, mut values) = (Vec::new(), Vec::new());
+    for key in keys {
+        let columns = key.columns_of(batch);
+        let found = tokio::task::block_in_place(|| table.find(key, &columns));
+        ids.push(found.map_err(storage_error)?);
+        values.push(KeyValues::of(&columns).map_err(storage_error)?);
+    }
+    let mut taken = vec![HashSet::new(); keys.len()];
+    let free: BooleanArray = (0..batch.num_rows())
+        .map(|row| {
+            let here = || values.iter().map(|values| values.get(row));
+            let is_free = ids.iter().all(|ids| ids[row].is_none())
+                && here()
+                    .zip(&taken)
+                    .all(|(value, taken)| value.is_none_or(|value| !taken.contains(value)));
+            if is_free {
+                here().zip(&mut taken).for_each(|(value, taken)| taken.extend(value));
+            }
+            Some(is_free)
+        })
+        .collect();
+    filter_record_batch(batch, &free).map_err(arrow_error)
+}
+
+/// Where the rows from `start` on end of which no two have the same key. What becomes of the first of two says what the second meets.
+fn end_of_distinct(values: &KeyValues, start: usize) -> usize {
+    let mut seen = HashSet::new();
+    (start..values.rows())
+        .find(|row| values.get(*row).is_some_and(|value| !seen.insert(value)))
+        .unwrap_or(values.rows())
+}
+
 /// `excluded.column` as the column beside the target's own.
 ///
 /// # Errors
 /// 42703 for a column that the table does not have.
-pub(super) fn name_excluded(
+fn name_excluded(
     expression: &mut pg::Expr,
     alias: &str,
     table: &str,
@@ -154,154 +380,6 @@ pub(super) fn name_excluded(
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
-}
-
-impl ClientSession {
-    /// The query for the new values of rows that are there, over the rows and those that were to be inserted.
-    pub(super) fn plan_conflict_update(
-        &self,
-        scope: &Scope,
-        conflict: &Conflict,
-        schema: &SchemaRef,
-        rows: Vec<RecordBatch>,
-    ) -> Result<Option<LogicalPlan>, SqlError> {
-        let Conflict::Update { values, selection, alias, .. } = conflict else { return Ok(None) };
-        let mut items = vec![(ROW_ID_COLUMN.to_string(), qualified(alias, ROW_ID_COLUMN))];
-        for (index, value) in values.iter().enumerate() {
-            items.push((format!("__thanosql_new_{index}"), value.clone()));
-        }
-        let query = target_query(alias, items, Vec::new(), selection.as_deref().cloned())?;
-        let memory = MemTable::try_new(side_by_side(schema), vec![rows])
-            .map_err(|error| datafusion_error(error, None))?;
-        let target: Arc<dyn TableSource> = provider_as_source(Arc::new(memory));
-        let tables = HashMap::from([(TARGET.to_string(), target)]);
-        let ast = pg::Statement::Query(Box::new(query));
-        let plan = plan::plan_ast(&self.state, scope, ast, &[], tables)?;
-        new_values(plan, schema).map(Some)
-    }
-
-    /// Inserts a stream's rows, except those whose key is taken.
-    pub(super) async fn upsert(
-        &self,
-        scope: &Scope,
-        table: &Table,
-        conflict: &Conflict,
-        stream: SendableRecordBatchStream,
-        returns: bool,
-        control: &Control,
-    ) -> Result<Outcome, SqlError> {
-        let (table, schema) = (table.name(), &table.schema());
-        let mut outcome = Outcome::default();
-        let keys = match conflict {
-            Conflict::Nothing(keys) => keys.clone(),
-            Conflict::Update { key, .. } => vec![key.clone()],
-        };
-        let mut seen =
-            keys.iter().map(|key| Seen::of(key, schema)).collect::<Result<Vec<_>, _>>()?;
-        let mut stream = controlled(stream, control.clone());
-        while let Some(batch) = stream.next().await {
-            let batch = rowset::conform(&batch?, schema)?;
-            let current = self.transaction.snapshot().table(table);
-            let current = current.ok_or_else(|| crate::error::undefined_table(table))?;
-            let (new, taken) = split(&current, &keys, &mut seen, &batch, conflict)?;
-            if let Conflict::Update { .. } = conflict
-                && !taken.is_empty()
-            {
-                let rows = beside(&current, schema, &batch, &taken)?;
-                let plan = self.plan_conflict_update(scope, conflict, schema, vec![rows])?;
-                if let Some(plan) = plan {
-                    let stream = control.run(self.start(scope, plan)).await?;
-                    let found = rowset::collect(stream, control).await?;
-                    let (ids, rows) = first_of_each_row(found, schema)?;
-                    self.transaction.change(|transaction| {
-                        transaction.delete_rows(table, &ids)?;
-                        rows.iter().try_for_each(|rows| transaction.append(table, rows))
-                    })?;
-                    outcome.rows += ids.len() as u64;
-                    if returns {
-                        outcome.changed.extend(rows);
-                    }
-                }
-            }
-            if new.num_rows() > 0 {
-                self.transaction.change(|transaction| transaction.append(table, &new))?;
-                outcome.rows += new.num_rows() as u64;
-                if returns {
-                    outcome.changed.push(new);
-                }
-            }
-        }
-        Ok(outcome)
-    }
-}
-
-/// The values of a key that the statement has inserted or changed so far.
-struct Seen {
-    converter: RowConverter,
-    values: HashSet<Box<[u8]>>,
-}
-
-impl Seen {
-    fn of(key: &UniqueKey, schema: &SchemaRef) -> Result<Seen, SqlError> {
-        let fields = key
-            .columns
-            .iter()
-            .map(|column| SortField::new(schema.field(*column).data_type().clone()))
-            .collect();
-        let converter = RowConverter::new(fields).map_err(arrow_error)?;
-        Ok(Seen { converter, values: HashSet::new() })
-    }
-}
-
-/// A batch's new rows, and of the others their numbers with the ids of the rows that have their key.
-fn split(
-    table: &Table,
-    keys: &[UniqueKey],
-    seen: &mut [Seen],
-    batch: &RecordBatch,
-    conflict: &Conflict,
-) -> Result<(RecordBatch, Vec<(usize, u64)>), SqlError> {
-    let mut found = Vec::with_capacity(keys.len());
-    for (key, seen) in keys.iter().zip(seen.iter_mut()) {
-        let columns: Vec<ArrayRef> =
-            key.columns.iter().map(|column| batch.column(*column).clone()).collect();
-        let ids =
-            tokio::task::block_in_place(|| table.find(key, &columns)).map_err(storage_error)?;
-        let values = seen.converter.convert_columns(&columns).map_err(arrow_error)?;
-        found.push((columns, ids, values));
-    }
-    let mut new = Vec::with_capacity(batch.num_rows());
-    let mut taken = Vec::new();
-    for row in 0..batch.num_rows() {
-        let mut free = true;
-        for ((columns, ids, values), seen) in found.iter().zip(seen.iter()) {
-            if columns.iter().any(|column| column.is_null(row)) {
-                continue;
-            }
-            let again = seen.values.contains(values.row(row).as_ref());
-            match conflict {
-                Conflict::Update { .. } if again => return Err(twice()),
-                Conflict::Update { .. } => {
-                    if let Some(id) = ids[row] {
-                        taken.push((row, id));
-                        free = false;
-                    }
-                }
-                Conflict::Nothing(_) => free &= !again && ids[row].is_none(),
-            }
-        }
-        let is_update = matches!(conflict, Conflict::Update { .. });
-        if free || is_update {
-            for ((columns, _, values), seen) in found.iter().zip(seen.iter_mut()) {
-                if columns.iter().all(|column| column.is_valid(row)) {
-                    seen.values.insert(values.row(row).as_ref().into());
-                }
-            }
-        }
-        new.push(free);
-    }
-    let new = filter_record_batch(batch, &BooleanArray::from(new)).map_err(arrow_error)?;
-    Ok((new, taken))
 }
 
 /// The rows that are there and those that were to be inserted, side by side.

@@ -23,7 +23,6 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -39,6 +38,7 @@ use crate::error::through_datafusion;
 use crate::files::FileAccess;
 use crate::learning::reference::Reference;
 use crate::learning::{Embedded, Learning, Mark, ModelMetadata, OnError, vector_type};
+use crate::plan::rewrite::rewrite_expressions;
 
 /// Vectors by model (object id, version) and image; none for an image that has no vector.
 type Constants = HashMap<(u32, u64, ImageKey), Option<Vec<f32>>>;
@@ -425,21 +425,14 @@ pub async fn resolve_constants(
         let place = calls.iter().position(|known| known == call)?;
         values.get(place).cloned()
     };
-    let transformed = plan.transform_up_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        let replaced = node.map_expressions(|expression| {
-            let name = names.save(&expression);
-            let replaced = expression.transform_up(|part| {
-                Ok(match value_of(&part) {
-                    Some(value) => Transformed::yes(value),
-                    None => Transformed::no(part),
-                })
-            })?;
-            Ok(replaced.update_data(|expression| name.restore(expression)))
-        })?;
-        replaced.map_data(LogicalPlan::recompute_schema)
-    })?;
-    Ok(transformed.data)
+    rewrite_expressions(plan, |expression, _| {
+        expression.transform_up(|part| {
+            Ok(match value_of(&part) {
+                Some(value) => Transformed::yes(value),
+                None => Transformed::no(part),
+            })
+        })
+    })
 }
 
 fn constant_call(expression: &Expr) -> Option<&ScalarFunction> {

@@ -9,8 +9,8 @@
 //! - [`mod@print`]: what PRINT IMAGE adds to a query: [`print_function`] and [`print_plan`].
 //! - [`predict`]: what PREDICT adds to a query; [`evaluate`]: what EVALUATE looks at in each image, keeps of all of them, and
 //!   makes of that; [`nearest`]: the nearest rows of another table, for FUNCTION compute.similarity.
-//! - [`postgres`]: PostgreSQL's functions that DataFusion lacks; [`patterns`] has the patterns of `to_char`, [`rows`] the
-//!   frame that they are written in: [`postgres_functions`].
+//! - [`postgres`]: PostgreSQL's functions that DataFusion lacks; [`patterns`] has the patterns of `to_char`, [`time_reader`]
+//!   reads by them, `whole_division` has `div` and `mod`, [`rows`] is the frame that they are written in: [`postgres_functions`].
 //! - [`training_rows`]: what CONVERT fills in from the rows that a model was trained with: [`target_function`],
 //!   [`filename_function`].
 //!
@@ -30,6 +30,7 @@ pub mod postgres;
 pub mod predict;
 pub mod print;
 pub mod rows;
+pub mod time_reader;
 pub mod training_rows;
 pub mod vector;
 pub mod vector_aggregates;
@@ -37,6 +38,7 @@ pub mod vector_arithmetic;
 pub(crate) mod vector_column;
 pub mod vector_operators;
 pub mod vector_shape;
+mod whole_division;
 
 pub use embed::{EmbedContext, embed_function, resolve_constants};
 pub use nested::separate_nested;

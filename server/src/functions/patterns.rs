@@ -1,9 +1,7 @@
-//! PostgreSQL's patterns: those of `to_char`, `to_date` and `to_timestamp`, and SIMILAR TO's.
+//! PostgreSQL's patterns: those of `to_char`, and SIMILAR TO's. `time_reader` reads by those of times.
 //!
 //! A time pattern is cut into fields, longest name first; what is no field stands for itself. A number pattern is a row of
 //! places. Left out: Roman numerals, `EEEE`, `V`, and names of months in other languages.
-
-use std::fmt::Write as _;
 
 use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
 use datafusion::common::Result;
@@ -11,7 +9,7 @@ use thanosql_protocol::{SqlError, SqlState};
 
 use crate::error::through_datafusion;
 
-const MONTHS: [&str; 12] = [
+pub(super) const MONTHS: [&str; 12] = [
     "January",
     "February",
     "March",
@@ -25,7 +23,7 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] =
+pub(super) const DAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// Fields of time patterns; of two that begin alike the longer one stands first.
@@ -37,12 +35,20 @@ const FIELDS: [&str; 47] = [
 ];
 
 /// A part of a time pattern.
-enum Part<'a> {
-    Field { name: &'static str, fill: bool, ordinal: Option<&'a str> },
+pub(super) enum Part<'a> {
+    Field {
+        name: &'static str,
+        fill: bool,
+        ordinal: Option<&'a str>,
+    },
+    /// What is quoted, or a letter that is no field.
     Text(&'a str),
+    /// A space or a sign.
+    Separator(&'a str),
 }
 
-fn parts(pattern: &str) -> Vec<Part<'_>> {
+/// Cuts a time pattern into its parts.
+pub(super) fn parts(pattern: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut rest = pattern;
     let mut fill = true;
@@ -72,9 +78,11 @@ fn parts(pattern: &str) -> Vec<Part<'_>> {
                 fill = true;
             }
             None => {
-                let end = rest.chars().next().map_or(0, char::len_utf8);
-                parts.push(Part::Text(&rest[..end]));
-                rest = &rest[end..];
+                let first = rest.chars().next().unwrap_or_default();
+                let (text, after) = rest.split_at(first.len_utf8());
+                let separates = first.is_ascii_whitespace() || first.is_ascii_punctuation();
+                parts.push(if separates { Part::Separator(text) } else { Part::Text(text) });
+                rest = after;
             }
         }
     }
@@ -82,7 +90,7 @@ fn parts(pattern: &str) -> Vec<Part<'_>> {
 }
 
 /// Whether the field's case says how it is written.
-fn is_word(name: &str) -> bool {
+pub(super) fn is_word(name: &str) -> bool {
     ["month", "mon", "day", "dy", "am", "pm", "a.m.", "p.m.", "tz"]
         .iter()
         .any(|word| name.eq_ignore_ascii_case(word))
@@ -93,7 +101,7 @@ pub fn time_text(at: NaiveDateTime, pattern: &str) -> String {
     let mut out = String::new();
     for part in parts(pattern) {
         match part {
-            Part::Text(text) => out.push_str(text),
+            Part::Text(text) | Part::Separator(text) => out.push_str(text),
             Part::Field { name, fill, ordinal } => {
                 let text = field_text(at, name, fill);
                 out.push_str(&text);
@@ -177,135 +185,6 @@ fn suffix(number: &str) -> (&'static str, &'static str) {
         Some(b'3') if !teen => ("RD", "rd"),
         _ => ("TH", "th"),
     }
-}
-
-/// Reads a time by a pattern.
-///
-/// # Errors
-/// 22007 for a text that does not fit, 22008 for a field out of range.
-pub fn read_time(text: &str, pattern: &str) -> Result<NaiveDateTime, SqlError> {
-    let (mut year, mut month, mut day) = (1_i64, 1_i64, 1_i64);
-    let (mut hour, mut minute, mut second, mut micros) = (0_i64, 0_i64, 0_i64, 0_i64);
-    let mut afternoon = None;
-    let mut rest = text.trim_start();
-    let parts = parts(pattern);
-    for (index, part) in parts.iter().enumerate() {
-        let name = match part {
-            Part::Text(expected) => {
-                if let Some(after) = rest.strip_prefix(*expected) {
-                    rest = after;
-                } else if let Some(first) = rest.chars().next().filter(|c| !c.is_alphanumeric()) {
-                    // Any separator stands for any other.
-                    rest = &rest[first.len_utf8()..];
-                }
-                continue;
-            }
-            Part::Field { name, .. } => *name,
-        };
-        rest = rest.trim_start();
-        let next_is_field = matches!(parts.get(index + 1), Some(Part::Field { .. }));
-        let mut digits = |most: usize| -> Result<i64, SqlError> {
-            let most = if next_is_field { most } else { usize::MAX };
-            let end = rest
-                .char_indices()
-                .take(most.min(18))
-                .take_while(|(_, character)| character.is_ascii_digit())
-                .last()
-                .map_or(0, |(at, _)| at + 1);
-            let value = rest[..end].parse().map_err(|_| {
-                SqlError::new(
-                    SqlState::INVALID_DATETIME_FORMAT,
-                    format!("invalid value \"{rest}\" for \"{name}\""),
-                )
-                .with_detail("Value must be an integer.")
-            });
-            rest = &rest[end..];
-            value
-        };
-        match name {
-            "YYYY" | "IYYY" => year = digits(4)?,
-            "YYY" | "YY" | "Y" => {
-                let short = digits(name.len())?;
-                year = if short < 70 {
-                    2000 + short
-                } else if short < 100 {
-                    1900 + short
-                } else {
-                    short
-                };
-            }
-            "MM" => month = digits(2)?,
-            "DD" => day = digits(2)?,
-            "DDD" => {
-                month = 1;
-                day = digits(3)?;
-            }
-            "HH24" | "HH12" | "HH" => hour = digits(2)?,
-            "MI" => minute = digits(2)?,
-            "SS" => second = digits(2)?,
-            "MS" => micros += digits(3)? * 1000,
-            "US" => micros += digits(6)?,
-            "AM" | "PM" | "am" | "pm" | "A.M." | "P.M." | "a.m." | "p.m." => {
-                let lower = rest.to_ascii_lowercase();
-                let length = if lower.get(1..2) == Some(".") { 4 } else { 2 };
-                afternoon = Some(lower.starts_with('p'));
-                rest = rest.get(length..).unwrap_or_default();
-            }
-            "MONTH" | "Month" | "month" | "MON" | "Mon" | "mon" => {
-                let lower = rest.to_lowercase();
-                let found =
-                    MONTHS.iter().position(|month| lower.starts_with(&month[..3].to_lowercase()));
-                let Some(found) = found else {
-                    return Err(SqlError::new(
-                        SqlState::INVALID_DATETIME_FORMAT,
-                        format!("invalid value \"{rest}\" for \"{name}\""),
-                    ));
-                };
-                month = found as i64 + 1;
-                let whole = MONTHS[found];
-                let length = if lower.starts_with(&whole.to_lowercase()) { whole.len() } else { 3 };
-                rest = rest.get(length..).unwrap_or_default();
-            }
-            "DAY" | "Day" | "day" | "DY" | "Dy" | "dy" => {
-                let end =
-                    rest.find(|character: char| !character.is_alphabetic()).unwrap_or(rest.len());
-                rest = &rest[end..];
-            }
-            _ => {
-                return Err(SqlError::new(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    format!("\"{name}\" is not supported in a pattern to read by"),
-                ));
-            }
-        }
-    }
-    match afternoon {
-        Some(true) if hour < 12 => hour += 12,
-        Some(false) if hour == 12 => hour = 0,
-        Some(_) | None => {}
-    }
-    let out_of_range = || {
-        SqlError::new(
-            SqlState::DATETIME_FIELD_OVERFLOW,
-            format!("date/time field value out of range: \"{text}\""),
-        )
-    };
-    let by_ordinal = parts.iter().any(|part| matches!(part, Part::Field { name: "DDD", .. }));
-    let narrow = |value: i64| u32::try_from(value).map_err(|_| out_of_range());
-    let year = i32::try_from(year).map_err(|_| out_of_range())?;
-    let date = match by_ordinal {
-        true => NaiveDate::from_yo_opt(year, narrow(day)?),
-        false => NaiveDate::from_ymd_opt(year, narrow(month)?, narrow(day)?),
-    };
-    date.and_then(|date| {
-        date.and_hms_micro_opt(
-            narrow(hour).ok()?,
-            narrow(minute).ok()?,
-            narrow(second).ok()?,
-            narrow(micros).ok()?,
-        )
-    })
-    .ok_or_else(out_of_range)
 }
 
 /// How many days a month has.
@@ -452,8 +331,10 @@ fn rounded(number: &str, decimals: usize) -> (bool, String, String) {
 
 /// SIMILAR TO's pattern as a regular expression that matches the whole text.
 ///
+/// A letter or digit after the escape character is PostgreSQL's own escape in regular expressions, such as `\d`.
+///
 /// # Errors
-/// 22025 for an escape at the end.
+/// 22025 for an escape at the end, 2201B for a letter that means nothing.
 pub fn similar_to_regex(pattern: &str, escape: Option<char>) -> Result<String> {
     let mut out = String::from("^(?:");
     let mut characters = pattern.chars();
@@ -466,11 +347,7 @@ pub fn similar_to_regex(pattern: &str, escape: Option<char>) -> Result<String> {
                     "the pattern ends with its escape character",
                 )));
             };
-            if next.is_alphanumeric() {
-                out.push(next);
-            } else {
-                let _ = write!(out, "\\{next}");
-            }
+            escaped(next, in_class, &mut out)?;
             continue;
         }
         match character {
@@ -500,6 +377,38 @@ pub fn similar_to_regex(pattern: &str, escape: Option<char>) -> Result<String> {
     }
     out.push_str(")$");
     Ok(out)
+}
+
+/// A character after the escape character, as Rust's regular expressions write what PostgreSQL's mean.
+fn escaped(character: char, in_class: bool, out: &mut String) -> Result<()> {
+    match character {
+        'd' | 'D' | 's' | 'S' | 'w' | 'W' | 'a' | 'f' | 'n' | 'r' | 't' | 'v' => {
+            out.push('\\');
+            out.push(character);
+        }
+        'b' => out.push_str("\\x08"),
+        'B' => out.push_str("\\\\"),
+        'e' => out.push_str("\\x1b"),
+        'A' if !in_class => out.push_str("\\A"),
+        'Z' if !in_class => out.push_str("\\z"),
+        'm' if !in_class => out.push_str("\\b{start}"),
+        'M' if !in_class => out.push_str("\\b{end}"),
+        'y' if !in_class => out.push_str("\\b"),
+        'Y' if !in_class => out.push_str("\\B"),
+        // Code points and references to groups are left out.
+        other if other.is_ascii_alphanumeric() => {
+            return Err(through_datafusion(SqlError::new(
+                SqlState::INVALID_REGULAR_EXPRESSION,
+                "invalid regular expression: invalid escape \\ sequence",
+            )));
+        }
+        other if other.is_ascii_punctuation() && !matches!(other, '<' | '>') => {
+            out.push('\\');
+            out.push(other);
+        }
+        other => out.push(other),
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -559,23 +468,13 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read() {
-        let read = |text, pattern| read_time(text, pattern).map(|at| at.to_string());
-        assert_eq!(read("2024-01-15", "YYYY-MM-DD").unwrap(), "2024-01-15 00:00:00");
-        assert_eq!(read("20240115 2231", "YYYYMMDD HH24MI").unwrap(), "2024-01-15 22:31:00");
-        assert_eq!(read("15 January 2024", "DD Month YYYY").unwrap(), "2024-01-15 00:00:00");
-        assert_eq!(read("1/5/24 10:31 PM", "MM/DD/YY HH12:MI AM").unwrap(), "2024-01-05 22:31:00");
-        let state = |text, pattern| read_time(text, pattern).unwrap_err().code;
-        assert_eq!(state("2024-13-15", "YYYY-MM-DD"), SqlState::DATETIME_FIELD_OVERFLOW);
-        assert_eq!(state("x", "YYYY"), SqlState::INVALID_DATETIME_FORMAT);
-    }
-
-    #[test]
     fn similar_to_matches_the_whole_text() {
         let regex = |pattern| similar_to_regex(pattern, Some('\\')).unwrap();
         assert_eq!(regex("%(b|d)%"), "^(?:.*(?:b|d).*)$");
         assert_eq!(regex("a.c_"), "^(?:a\\.c.)$");
         assert_eq!(regex("\\%[^x]+"), "^(?:\\%[^x]+)$");
+        assert_eq!(regex("\\d\\<[\\w-]\\b"), "^(?:\\d<[\\w-]\\x08)$");
+        assert!(similar_to_regex("\\q", Some('\\')).is_err());
         assert!(similar_to_regex("a\\", Some('\\')).is_err());
     }
 }

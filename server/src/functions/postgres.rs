@@ -1,5 +1,5 @@
 //! PostgreSQL's functions that DataFusion lacks or understands otherwise: times and numbers as text by PostgreSQL's patterns,
-//! spans of time, lengths in bytes, arithmetic on whole numbers.
+//! spans of time, lengths in bytes.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
@@ -14,8 +14,9 @@ use datafusion::logical_expr::ScalarUDF;
 use thanosql_protocol::types::TimeZone;
 use thanosql_protocol::{SqlError, SqlState};
 
-use super::patterns;
 use super::rows::RowFunction;
+use super::whole_division::division_functions;
+use super::{patterns, time_reader};
 use crate::error::through_datafusion;
 
 /// `extract(second FROM x)`.
@@ -58,8 +59,14 @@ pub fn interval_times() -> ScalarUDF {
     )
 }
 
-/// The functions of this file.
+/// The functions of this file, and `div` and `mod`.
 pub fn postgres_functions() -> Vec<ScalarUDF> {
+    let mut functions = row_functions();
+    functions.extend(division_functions());
+    functions
+}
+
+fn row_functions() -> Vec<ScalarUDF> {
     vec![
         RowFunction::udf("to_char", to_text, |values, _| {
             let pattern = text(&values[1])?;
@@ -75,8 +82,8 @@ pub fn postgres_functions() -> Vec<ScalarUDF> {
             |values, _| {
                 let at = read_time(values)?;
                 let epoch = NaiveDate::default();
-                let days = i32::try_from((at.date() - epoch).num_days()).unwrap_or(i32::MAX);
-                Ok(ScalarValue::Date32(Some(days)))
+                let days = i32::try_from((at.date() - epoch).num_days());
+                Ok(ScalarValue::Date32(Some(days.map_err(|_| out_of_range("date"))?)))
             },
         ),
         RowFunction::udf("to_timestamp", timestamp_type, |values, _| {
@@ -86,7 +93,7 @@ pub fn postgres_functions() -> Vec<ScalarUDF> {
                     let ScalarValue::Float64(Some(seconds)) = seconds else {
                         return exec_err!("to_timestamp takes seconds");
                     };
-                    (seconds * 1e6).round() as i64
+                    moment(seconds)?
                 }
                 values => read_time(values)?.and_utc().timestamp_micros(),
             };
@@ -109,11 +116,13 @@ pub fn postgres_functions() -> Vec<ScalarUDF> {
             let offset = |at| TimeDelta::seconds(i64::from(zone.offset_seconds(at)));
             let moved = if has_zone {
                 // The clock of the zone at that moment.
-                at + offset(at)
+                at.checked_add_signed(offset(at))
             } else {
                 // The moment at which the zone's clock shows that time.
-                at - offset(at - offset(at))
+                at.checked_sub_signed(offset(at))
+                    .and_then(|about| at.checked_sub_signed(offset(about)))
             };
+            let moved = moved.ok_or_else(|| out_of_range("timestamp"))?;
             ScalarValue::TimestampMicrosecond(Some(moved.and_utc().timestamp_micros()), None)
                 .cast_to(&DataType::Timestamp(TimeUnit::Microsecond, None))
                 .map(|value| match (target, value) {
@@ -157,7 +166,7 @@ pub fn postgres_functions() -> Vec<ScalarUDF> {
         ),
         RowFunction::udf("justify_days", one_interval, |values, _| {
             let given = interval_of(&values[0])?;
-            let (months, days) = carry(given.months, given.days, 30);
+            let (months, days) = carry(given.months, given.days, 30)?;
             Ok(span(months, days, given.nanoseconds))
         }),
         RowFunction::udf("justify_hours", one_interval, |values, _| {
@@ -168,7 +177,7 @@ pub fn postgres_functions() -> Vec<ScalarUDF> {
         RowFunction::udf("justify_interval", one_interval, |values, _| {
             let given = interval_of(&values[0])?;
             let (days, rest) = carry_nanoseconds(given.days, given.nanoseconds)?;
-            let (months, days) = carry(given.months, days, 30);
+            let (months, days) = carry(given.months, days, 30)?;
             Ok(span(months, days, rest))
         }),
         RowFunction::udf(
@@ -180,38 +189,6 @@ pub fn postgres_functions() -> Vec<ScalarUDF> {
                     _ => return exec_err!("octet_length takes text or bytea"),
                 };
                 Ok(ScalarValue::Int32(i32::try_from(length).ok()))
-            },
-        ),
-        RowFunction::udf(
-            "div",
-            |arguments| numbers(arguments, 2),
-            |values, target| {
-                let (left, right) = (
-                    &values[0].cast_to(&DataType::Float64)?,
-                    &values[1].cast_to(&DataType::Float64)?,
-                );
-                let (ScalarValue::Float64(Some(left)), ScalarValue::Float64(Some(right))) =
-                    (left, right)
-                else {
-                    return exec_err!("div takes numbers");
-                };
-                if *right == 0.0 {
-                    return Err(division_by_zero());
-                }
-                ScalarValue::Float64(Some((left / right).trunc())).cast_to(target)
-            },
-        ),
-        RowFunction::udf(
-            "mod",
-            |arguments| numbers(arguments, 2),
-            |values, target| {
-                let (left, right) = (values[0].cast_to(target)?, values[1].cast_to(target)?);
-                if right == ScalarValue::new_zero(target)? {
-                    return Err(division_by_zero());
-                }
-                let rest =
-                    arrow::compute::kernels::numeric::rem(&left.to_scalar()?, &right.to_scalar()?)?;
-                ScalarValue::try_from_array(&rest, 0)?.cast_to(target)
             },
         ),
         RowFunction::udf(
@@ -227,7 +204,7 @@ pub fn postgres_functions() -> Vec<ScalarUDF> {
         ),
         RowFunction::udf(SIMILAR_TO_ESCAPE, to_text_of_one, |values, _| {
             let escape = match values.get(1) {
-                Some(escape) => text(escape)?.chars().next(),
+                Some(escape) => escape_character(&text(escape)?)?,
                 None => Some('\\'),
             };
             let regex = patterns::similar_to_regex(&text(&values[0])?, escape)?;
@@ -296,14 +273,6 @@ fn one_interval(arguments: &[DataType]) -> Result<DataType> {
     }
 }
 
-fn numbers(arguments: &[DataType], count: usize) -> Result<DataType> {
-    if arguments.len() != count || !arguments.iter().all(|kind| kind.is_numeric() || kind.is_null())
-    {
-        return plan_err!("No function matches with arguments of these types");
-    }
-    Ok(if arguments.iter().all(DataType::is_integer) { DataType::Int64 } else { DataType::Float64 })
-}
-
 fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
 }
@@ -337,8 +306,44 @@ fn timestamp(value: &ScalarValue) -> Option<NaiveDateTime> {
     DateTime::from_timestamp_micros(micros(value)?).map(|at| at.naive_utc())
 }
 
+/// None if nothing escapes.
+fn escape_character(escape: &str) -> Result<Option<char>> {
+    let mut characters = escape.chars();
+    let first = characters.next();
+    if characters.next().is_some() {
+        return Err(through_datafusion(
+            SqlError::new(SqlState::INVALID_ESCAPE_SEQUENCE, "invalid escape string")
+                .with_detail("Escape string must be empty or one character."),
+        ));
+    }
+    Ok(first)
+}
+
+/// Seconds since 1970 as microseconds.
+fn moment(seconds: f64) -> Result<i64> {
+    /// 4714 BC, and where 64 bits of microseconds end.
+    const SECONDS: std::ops::Range<f64> = -210_866_803_200.0..9_223_372_036_854.0;
+    if seconds.is_nan() {
+        return Err(through_datafusion(SqlError::new(
+            SqlState::DATETIME_FIELD_OVERFLOW,
+            "timestamp cannot be NaN",
+        )));
+    }
+    if seconds.is_infinite() {
+        // The ends of the range stand for what never comes.
+        return Ok(if seconds > 0.0 { i64::MAX } else { i64::MIN });
+    }
+    if !SECONDS.contains(&seconds) {
+        return Err(through_datafusion(SqlError::new(
+            SqlState::DATETIME_FIELD_OVERFLOW,
+            format!("timestamp out of range: \"{seconds}\""),
+        )));
+    }
+    Ok((seconds * 1e6).round_ties_even() as i64)
+}
+
 fn read_time(values: &[ScalarValue]) -> Result<NaiveDateTime> {
-    patterns::read_time(&text(&values[0])?, &text(&values[1])?).map_err(through_datafusion)
+    time_reader::read_time(&text(&values[0])?, &text(&values[1])?).map_err(through_datafusion)
 }
 
 fn interval_of(value: &ScalarValue) -> Result<IntervalMonthDayNano> {
@@ -353,14 +358,15 @@ fn span(months: i32, days: i32, nanoseconds: i64) -> ScalarValue {
 }
 
 /// Whole units of `each` from the smaller number into the larger one, both with one sign.
-fn carry(large: i32, small: i32, each: i32) -> (i32, i32) {
-    let (mut large, mut small) = (large + small / each, small % each);
+fn carry(large: i32, small: i32, each: i32) -> Result<(i32, i32)> {
+    let (whole, mut small) = (small / each, small % each);
+    let mut large = large.checked_add(whole).ok_or_else(|| out_of_range("interval"))?;
     if large > 0 && small < 0 {
         (large, small) = (large - 1, small + each);
     } else if large < 0 && small > 0 {
         (large, small) = (large + 1, small - each);
     }
-    (large, small)
+    Ok((large, small))
 }
 
 fn carry_nanoseconds(days: i32, nanoseconds: i64) -> Result<(i32, i64)> {
@@ -425,10 +431,6 @@ fn out_of_range(what: &str) -> datafusion::error::DataFusionError {
     ))
 }
 
-fn division_by_zero() -> datafusion::error::DataFusionError {
-    through_datafusion(SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -458,8 +460,10 @@ mod tests {
 
     #[test]
     fn days_are_carried_with_one_sign() {
-        assert_eq!(carry(0, 35, 30), (1, 5));
-        assert_eq!(carry(1, -5, 30), (0, 25));
-        assert_eq!(carry(-1, 5, 30), (0, -25));
+        assert_eq!(carry(0, 35, 30).unwrap(), (1, 5));
+        assert_eq!(carry(1, -5, 30).unwrap(), (0, 25));
+        assert_eq!(carry(-1, 5, 30).unwrap(), (0, -25));
+        assert!(carry(i32::MAX, 30, 30).is_err());
+        assert!(carry(i32::MIN, -30, 30).is_err());
     }
 }

@@ -1,9 +1,7 @@
 //! What goes wrong with images and models, as a client sees it. Exhaustive on purpose: a new cause must be given a
 //! code here.
 
-#![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
-
-use std::io::ErrorKind;
+#![allow(clippy::wildcard_enum_match_arm)] // an enum that may grow in a crate of its own
 
 use thanosql_ml::MlError;
 use thanosql_ml::images::ImageError;
@@ -43,18 +41,10 @@ pub fn image_error(error: &ImageError, shown: Option<&str>) -> SqlError {
         ImageError::NoImages | ImageError::BadSize { .. } => {
             SqlError::new(SqlState::INVALID_PARAMETER_VALUE, error.to_string())
         }
-        ImageError::Io { path, source } => {
-            let code = match source.kind() {
-                ErrorKind::NotFound => SqlState::UNDEFINED_FILE,
-                ErrorKind::PermissionDenied => SqlState::INSUFFICIENT_PRIVILEGE,
-                ErrorKind::StorageFull => SqlState::DISK_FULL,
-                _ => SqlState::IO_ERROR,
-            };
-            SqlError::new(
-                code,
-                format!("cannot access \"{}\": {source}", name(&path.to_string_lossy())),
-            )
-        }
+        ImageError::Io { path, source } => SqlError {
+            message: format!("cannot access \"{}\": {source}", name(&path.to_string_lossy())),
+            ..crate::error::io_error(source)
+        },
     }
 }
 

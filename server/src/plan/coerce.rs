@@ -20,7 +20,6 @@ use arrow::datatypes::{
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
@@ -28,6 +27,7 @@ use datafusion::logical_expr::{
 use thanosql_protocol::types::{self, TextStyle};
 use thanosql_protocol::{SqlError, SqlState};
 
+use super::rewrite::rewrite_expressions;
 use super::rows::is_text;
 use super::types::vector_length;
 use crate::error::through_datafusion;
@@ -121,23 +121,7 @@ pub fn write_text(expr: Expr, schema: &dyn ExprSchema) -> Result<Expr> {
 
 /// Replaces casts from text by PostgreSQL's reading of it, everywhere in a plan.
 pub(super) fn read_texts(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut changed = false;
-    let rewritten = plan.transform_up_with_subqueries(|node| {
-        let mut schema = DFSchema::empty();
-        for input in node.inputs() {
-            schema.merge(input.schema());
-        }
-        let preserver = NamePreserver::new(&node);
-        let mapped = node.map_expressions(|expr| {
-            let name = preserver.save(&expr);
-            let expr = read_texts_in(expr, &schema)?;
-            Ok(expr.update_data(|expr| name.restore(expr)))
-        })?;
-        changed |= mapped.transformed;
-        // A cast, here or below, may have changed the type of a column.
-        Ok(if changed { Transformed::yes(mapped.data.recompute_schema()?) } else { mapped })
-    })?;
-    Ok(rewritten.data)
+    rewrite_expressions(plan, read_texts_in)
 }
 
 /// As [`read_texts`], in one expression over the columns of `schema`.

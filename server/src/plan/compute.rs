@@ -10,14 +10,14 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Field;
-use datafusion::common::{Column, DFSchema};
+use datafusion::common::DFSchema;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::provenance::marks;
-use super::rows::{built, find_column, not_a_vector, options};
+use super::rows::{built, column_at, find_column, named, not_a_vector, options};
 use super::types::vector_length;
 use super::{Scope, plan_body, plan_relation};
 use crate::functions::nearest::{NearestContext, nearest_function};
@@ -68,7 +68,7 @@ fn plan_mean(
         .get("avg")
         .cloned()
         .ok_or_else(|| crate::error::internal("the function avg is not registered"))?;
-    let column = |index| Expr::Column(Column::from(schema.qualified_field(index)));
+    let column = |index| column_at(&schema, index);
     let mean = Expr::AggregateFunction(AggregateFunction::new_udf(
         avg,
         vec![column(vector)],
@@ -82,10 +82,7 @@ fn plan_mean(
         LogicalPlanBuilder::from(input)
             .aggregate([column(label)], [mean.alias(&given.result_col)])
             .and_then(|builder| {
-                builder.project([
-                    column(label).alias(name),
-                    Expr::Column(Column::from_name(&given.result_col)),
-                ])
+                builder.project([column(label).alias(name), named(&given.result_col)])
             })
             .and_then(LogicalPlanBuilder::build),
     )
@@ -152,7 +149,7 @@ fn plan_similarity(
         return Err(super::provenance::mixed(theirs.name(), &other, &first).at(position));
     }
 
-    let theirs = |index| Expr::Column(Column::from(source_schema.qualified_field(index)));
+    let theirs = |index| column_at(&source_schema, index);
     let source = built(
         LogicalPlanBuilder::from(source)
             .project([theirs(source_vector).alias("vector"), theirs(source_label).alias("label")])
@@ -165,7 +162,7 @@ fn plan_similarity(
         given.result_col.clone(),
         format!("{}_rank", given.result_col),
     ];
-    let column = |index| Expr::Column(Column::from(schema.qualified_field(index)));
+    let column = |index| column_at(&schema, index);
     let kept: Vec<Expr> = (0..schema.fields().len())
         .filter(|index| !names.contains(schema.field(*index).name()))
         .map(column)
@@ -173,9 +170,10 @@ fn plan_similarity(
     let nearest = nearest_function(Arc::clone(&context)).call(vec![column(vector)]);
     let inner = kept.iter().cloned().chain([nearest.alias(LIST_COLUMN)]);
     let fields = context.fields();
-    let parts = names.iter().enumerate().map(|(place, name)| {
-        part_of(Expr::Column(Column::from_name(LIST_COLUMN)), place, &fields[place]).alias(name)
-    });
+    let parts = names
+        .iter()
+        .enumerate()
+        .map(|(place, name)| part_of(named(LIST_COLUMN), place, &fields[place]).alias(name));
     let outer: Vec<Expr> = kept.iter().cloned().chain(parts).collect();
     built(
         LogicalPlanBuilder::from(input)

@@ -5,7 +5,7 @@
 //! Views nest up to a fixed depth, since each level is a recursion here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::cte_worktable::CteWorkTable;
@@ -30,9 +30,11 @@ use super::{MAX_VIEW_DEPTH, Scope};
 use crate::catalog::system::TEMPORARY_SCHEMA;
 use crate::catalog::table::StoredTable;
 use crate::error::{through_datafusion, undefined_table};
-use crate::exec::dml::is_temporary_schema;
+use crate::exec::targets::is_temporary_schema;
 use crate::learning::OnError;
 use crate::sql;
+
+type PlannedView = std::result::Result<Arc<dyn TableSource>, SqlError>;
 
 /// The planner's view of one statement.
 pub(super) struct Context<'a> {
@@ -43,8 +45,8 @@ pub(super) struct Context<'a> {
     depth: usize,
     /// `embed`, once it is called: one for all of its calls, so that equal calls are equal expressions.
     embed: OnceLock<Arc<ScalarUDF>>,
-    /// Set once a view cannot be planned.
-    broken_view: OnceLock<()>,
+    /// The views that were asked for. A statement may be planned again, and views nest: each is planned once.
+    views: Mutex<HashMap<String, PlannedView>>,
 }
 
 impl<'a> Context<'a> {
@@ -54,14 +56,7 @@ impl<'a> Context<'a> {
         overlay: HashMap<String, Arc<dyn TableSource>>,
         depth: usize,
     ) -> Context<'a> {
-        Context {
-            state,
-            scope,
-            overlay,
-            depth,
-            embed: OnceLock::new(),
-            broken_view: OnceLock::new(),
-        }
+        Context { state, scope, overlay, depth, embed: OnceLock::new(), views: Mutex::default() }
     }
 
     /// Plans a statement that DataFusion knows.
@@ -70,11 +65,6 @@ impl<'a> Context<'a> {
         let mut context =
             PlannerContext::new().with_prepare_param_data_types(self.scope.parameters.fields());
         planner.sql_statement_to_plan_with_context(statement, &mut context)
-    }
-
-    /// Whether a view could not be planned: then no other form of the statement can be.
-    pub(super) fn has_broken_view(&self) -> bool {
-        self.broken_view.get().is_some()
     }
 
     /// Plans an expression over no columns, such as a default.
@@ -135,23 +125,35 @@ impl<'a> Context<'a> {
             if let Some(text) = field.metadata().get(COLUMN_DEFAULT) {
                 let expression = sql::parse_expression(text)
                     .map_err(|error| through_datafusion(crate::error::parse_error(error)))?;
-                let expression = super::adapted(expression).map_err(through_datafusion)?;
-                defaults.push((field.name().clone(), self.plan_constant(expression)?));
+                let default = self.plan_constant(super::adapted(expression))?;
+                defaults.push((field.name().clone(), default));
             }
         }
         Ok(provider_as_source(Arc::new(StoredTable::new(table, defaults))))
     }
 
     fn view(&self, name: &str, definition: &str) -> Result<Arc<dyn TableSource>> {
+        let known = self.views().get(name).cloned();
+        let view = known.unwrap_or_else(|| {
+            let view = self.plan_view(name, definition);
+            self.views().insert(name.to_owned(), view.clone());
+            view
+        });
+        view.map_err(through_datafusion)
+    }
+
+    fn views(&self) -> MutexGuard<'_, HashMap<String, PlannedView>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn plan_view(&self, name: &str, definition: &str) -> PlannedView {
         if self.depth >= MAX_VIEW_DEPTH {
-            return Err(through_datafusion(SqlError::new(
+            return Err(SqlError::new(
                 SqlState::STATEMENT_TOO_COMPLEX,
                 format!("views are nested more than {MAX_VIEW_DEPTH} deep at \"{name}\""),
-            )));
+            ));
         }
-        let plan = super::plan_view(self.state, self.scope, definition, self.depth + 1)
-            .inspect_err(|_| *self.broken_view.get_or_init(|| ()))
-            .map_err(through_datafusion)?;
+        let plan = super::plan_view(self.state, self.scope, definition, self.depth + 1)?;
         Ok(provider_as_source(Arc::new(ViewTable::new(plan, Some(definition.to_string())))))
     }
 }

@@ -8,14 +8,16 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::{Column, ScalarValue};
+use datafusion::common::ScalarValue;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use thanosql_protocol::SqlError;
 
 use super::predict::source_of;
-use super::rows::{Fallback, built, find_column, image_column, is_text, model, options};
+use super::rows::{
+    Fallback, built, column_at, find_column, image_column, is_text, model, named, options,
+};
 use super::{Scope, plan_body};
 use crate::functions::evaluate::{
     EvaluateContext, Measures, examine_function, sample_function, score_fields, scores_function,
@@ -44,7 +46,7 @@ pub(super) fn plan_evaluate(
     let position = evaluate.body.position;
     let input = plan_body(state, scope, &evaluate.body)?;
     let schema = input.schema().clone();
-    let column = |index| Expr::Column(Column::from(schema.qualified_field(index)));
+    let column = |index| column_at(&schema, index);
 
     let label = match &options.target_col {
         Some(name) => Some(find_column(&schema, name, position)?),
@@ -53,8 +55,8 @@ pub(super) fn plan_evaluate(
             usual.chain([LABEL_COLUMN]).find_map(|name| schema.index_of_column_by_name(None, name))
         }
     };
-    let named = options.image_col.as_deref();
-    let source = source_of(&input, named, &entry, &metadata, position)?;
+    let image_col = options.image_col.as_deref();
+    let source = source_of(&input, image_col, &entry, &metadata, position)?;
     // Beside vectors there may be images, of which views can be drawn and which tell what the model was trained with.
     let image = if source.is_vectors {
         image_column(&schema, None, Some(&metadata.image_col), Fallback::None, position).ok()
@@ -80,24 +82,20 @@ pub(super) fn plan_evaluate(
         None => null(),
     };
     let looks = context.looks();
-    let look_part =
-        |place: usize| part_of(Expr::Column(Column::from_name(LOOK)), place, &looks[place]);
+    let look_part = |place: usize| part_of(named(LOOK), place, &looks[place]);
     let labelled = matches!(measures, Measures::Labelled { .. });
     let sample = Expr::AggregateFunction(AggregateFunction::new_udf(
         Arc::new(sample_function(labelled)),
-        vec![look_part(0), Expr::Column(Column::from_name(LABEL)), look_part(1), look_part(2)],
+        vec![look_part(0), named(LABEL), look_part(1), look_part(2)],
         false,
         None,
         Vec::new(),
         None,
     ));
-    let scores = scores_function(measures, scope.cancel.clone())
-        .call(vec![Expr::Column(Column::from_name(SAMPLE))]);
+    let scores = scores_function(measures, scope.cancel.clone()).call(vec![named(SAMPLE)]);
     let fields = score_fields();
-    let part = |place: usize| {
-        part_of(Expr::Column(Column::from_name(SCORES)), place, &fields[place])
-            .alias(fields[place].name())
-    };
+    let part =
+        |place: usize| part_of(named(SCORES), place, &fields[place]).alias(fields[place].name());
     built(
         LogicalPlanBuilder::from(input)
             .project([look.alias(LOOK), label.alias(LABEL)])

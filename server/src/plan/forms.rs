@@ -24,17 +24,16 @@ use std::ops::ControlFlow;
 use datafusion::arrow::datatypes::DECIMAL256_MAX_PRECISION;
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr, Fetch, Ident, LimitClause,
-    ObjectNamePart, Query, Statement, Subscript, UnaryOperator, Value, ValueWithSpan, VisitMut,
-    VisitorMut,
+    ObjectNamePart, Query, Subscript, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use crate::functions::postgres::{EXTRACT_SECONDS, SIMILAR_TO_ESCAPE};
 use crate::sql::fold;
 use crate::sql::pieces::{call, take};
 
-/// Rewrites a statement as this module's table says.
-pub(super) fn rewrite(statement: &mut Statement) {
-    let _ = statement.visit(&mut Forms);
+/// Rewrites a statement or an expression as this module's table says.
+pub(super) fn rewrite(tree: &mut impl VisitMut) {
+    let _ = tree.visit(&mut Forms);
 }
 
 struct Forms;

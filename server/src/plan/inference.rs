@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
 use super::Parameters;
@@ -29,10 +30,7 @@ pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<(
                 })?;
             }
         }
-        let mut schema = DFSchema::empty();
-        for input in node.inputs() {
-            schema.merge(input.schema());
-        }
+        let schema = merge_schema(&node.inputs());
         node.apply_expressions(|expression| {
             expression.apply(|expression| {
                 if let Expr::ScalarFunction(call) = expression
@@ -53,6 +51,23 @@ pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<(
         }
     }
     Ok(())
+}
+
+/// A parameter of a plan whose number is above `most`.
+pub(super) fn parameter_above(plan: &LogicalPlan, most: usize) -> Result<Option<usize>> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| {
+            expression.apply(|expression| {
+                found = found.or(placeholder(expression).filter(|n| *n > most));
+                Ok(match found {
+                    Some(_) => TreeNodeRecursion::Stop,
+                    None => TreeNodeRecursion::Continue,
+                })
+            })
+        })
+    })?;
+    Ok(found)
 }
 
 /// A parameter beside a vector is a vector, as long as the other.

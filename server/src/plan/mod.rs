@@ -20,6 +20,7 @@ mod numbers;
 pub mod operators;
 mod predict;
 pub mod provenance;
+pub(crate) mod rewrite;
 pub mod rows;
 pub mod scores;
 pub mod types;
@@ -122,6 +123,8 @@ pub struct Parameters {
     values: Option<Vec<ScalarValue>>,
     /// Set while planning if the result's columns hang on values that are not known yet.
     open: Arc<AtomicBool>,
+    /// Whether an array of images that is not known yet is taken to hold two, not one.
+    two_images: bool,
 }
 
 impl Parameters {
@@ -203,6 +206,16 @@ impl Parameters {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// The same, with two images in arrays that are not known yet: what is described alike for one and for two hangs on no number.
+    pub fn of_two_images(&self) -> Parameters {
+        Parameters { two_images: true, ..self.clone() }
+    }
+
+    /// How many images an array that is not known yet is taken to hold.
+    pub fn assumed_images(&self) -> usize {
+        if self.two_images { 2 } else { 1 }
+    }
+
     /// The types of all parameters; what nothing decides is text, as in PostgreSQL.
     pub fn final_types(&self, count: usize) -> Vec<DataType> {
         (1..=count.max(self.types.len()))
@@ -234,9 +247,7 @@ impl Parameters {
         if self.values.is_none() {
             return Ok(None);
         }
-        let value = self.value(n).ok_or_else(|| {
-            SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${n}"))
-        })?;
+        let value = self.value(n).ok_or_else(|| no_parameter(n))?;
         match value.try_as_str() {
             Some(Some(text)) => Ok(Some(text.to_string())),
             Some(None) | None => Err(SqlError::new(
@@ -342,7 +353,7 @@ pub fn plan_constant(
     expression: pg::Expr,
 ) -> Result<Expr, SqlError> {
     Context::new(state, scope, HashMap::new(), 0)
-        .plan_constant(adapted(expression)?)
+        .plan_constant(adapted(expression))
         .and_then(|planned| postgres_types(planned, &DFSchema::empty()))
         .map_err(|error| datafusion_error(error, Some(&scope.script)))
 }
@@ -370,39 +381,31 @@ pub fn physical(
 }
 
 /// An expression in the forms that DataFusion's planner takes.
-pub fn adapted(expression: pg::Expr) -> Result<pg::Expr, SqlError> {
-    // The walks are over statements.
-    let mut query = *sql::parse_query("SELECT 1").map_err(parse_error)?.query;
-    if let pg::SetExpr::Select(select) = query.body.as_mut() {
-        // In parentheses, so that it is not taken for what a client is shown.
-        let expr = pg::Expr::Nested(Box::new(expression));
-        select.projection = vec![pg::SelectItem::UnnamedExpr(expr)];
-    }
-    let mut statement = pg::Statement::Query(Box::new(query));
-    forms::rewrite(&mut statement);
-    crate::catalog::system::adapt(&mut statement);
-    let pg::Statement::Query(query) = statement else {
-        return Err(crate::error::internal("a query became something else"));
-    };
-    match *query.body {
-        pg::SetExpr::Select(select) => match select.projection.into_iter().next() {
-            Some(
-                pg::SelectItem::UnnamedExpr(expr) | pg::SelectItem::ExprWithAlias { expr, .. },
-            ) => Ok(expr),
-            _ => Err(crate::error::internal("an expression was lost")),
-        },
-        _ => Err(crate::error::internal("a query became something else")),
-    }
+pub fn adapted(mut expression: pg::Expr) -> pg::Expr {
+    forms::rewrite(&mut expression);
+    crate::catalog::system::adapt_expression(&mut expression);
+    vectors::count_dimensions(&mut expression, &Parameters::default());
+    expression
 }
 
 /// Puts the parameters' values into a plan.
+///
+/// # Errors
+/// 42P02 for a parameter without a value.
 pub fn bind(plan: LogicalPlan, parameters: &Parameters) -> Result<LogicalPlan, SqlError> {
-    match &parameters.values {
-        Some(values) if !values.is_empty() => plan
-            .with_param_values(ParamValues::from(values.clone()))
-            .map_err(|error| datafusion_error(error, None)),
-        Some(_) | None => Ok(plan),
+    let failed = |error| datafusion_error(error, None);
+    let values = parameters.values.as_deref().unwrap_or_default();
+    if let Some(n) = inference::parameter_above(&plan, values.len()).map_err(failed)? {
+        return Err(no_parameter(n));
     }
+    if values.is_empty() {
+        return Ok(plan);
+    }
+    plan.with_param_values(ParamValues::from(values.to_vec())).map_err(failed)
+}
+
+fn no_parameter(n: usize) -> SqlError {
+    SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${n}"))
 }
 
 /// The types that a plan's parameters take, as far as the plan tells.
@@ -436,18 +439,17 @@ fn plan_at_depth(
             .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })
             .map_err(|error| datafusion_error(error, Some(&scope.script)))
     };
+    let context = Context::new(state, scope, tables, depth);
     if !beside_wildcards {
-        return plan(&Context::new(state, scope, tables, depth), ast);
+        return plan(&context, ast);
     }
     // `SELECT *, a`: a name that comes twice is seen only where the columns are known.
-    let context = Context::new(state, scope, tables.clone(), depth);
     plan(&context, ast.clone()).or_else(|error| {
-        // Once more for each of nested views would be twice as often with every level.
-        if context.has_broken_view() {
-            return Err(error);
-        }
-        names::number_beside_wildcards(&mut ast);
-        plan(&Context::new(state, scope, tables, depth), ast).map_err(|_| error)
+        names::number_beside_wildcards(&mut ast, &|query| {
+            let plan = context.plan(pg::Statement::Query(Box::new(query))).ok()?;
+            Some(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
+        });
+        plan(&context, ast).map_err(|_| error)
     })
 }
 

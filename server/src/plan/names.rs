@@ -17,11 +17,12 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, DataType, Expr, Function, Ident, ObjectName, ObjectNamePart,
     Query, Select, SelectItem, SetExpr, Statement, TimezoneInfo, TrimWhereField, VisitMut,
-    VisitorMut,
+    VisitorMut, With,
 };
 
 use super::forms::is_function_without_parentheses;
 use crate::sql::fold;
+use crate::sql::pieces::{empty_select, query_of, take};
 
 /// Between a name and what makes it unique. No name that a client types holds it.
 const MARK: char = '\u{1}';
@@ -37,27 +38,13 @@ pub fn name_items(statement: &mut Statement) -> bool {
     namer.beside_wildcards
 }
 
-/// Makes the items that stand beside `*` unique by a mark of their own.
-pub fn number_beside_wildcards(statement: &mut Statement) {
-    struct Numbers;
-    impl VisitorMut for Numbers {
-        type Break = ();
-        fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-            if select.projection.iter().any(is_wildcard) {
-                for (position, item) in select.projection.iter_mut().enumerate() {
-                    let (expr, name) = match item {
-                        SelectItem::UnnamedExpr(expr) => (expr.clone(), column_name(expr)),
-                        SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), fold(alias)),
-                        _ => continue,
-                    };
-                    let name = format!("{}{MARK}*{position}", shown(&name));
-                    *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
-                }
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let _ = statement.visit(&mut Numbers);
+/// Marks the items beside `*` whose name `*` gives, too. `columns` names the columns of a query; `None` if it cannot be planned by itself: then
+/// every item beside `*` is marked.
+pub fn number_beside_wildcards(
+    statement: &mut Statement,
+    columns: &dyn Fn(Query) -> Option<HashSet<String>>,
+) {
+    let _ = statement.visit(&mut BesideWildcards { columns, around: Vec::new() });
 }
 
 /// A column's name as clients see it.
@@ -80,6 +67,85 @@ pub fn column_name(expr: &Expr) -> String {
     match named(expr) {
         Some(Named { name, .. }) => name,
         None => "?column?".to_string(),
+    }
+}
+
+struct BesideWildcards<'a> {
+    columns: &'a dyn Fn(Query) -> Option<HashSet<String>>,
+    /// What WITH says in the queries around, outermost first.
+    around: Vec<Option<With>>,
+}
+
+impl VisitorMut for BesideWildcards<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        // What WITH names is finished before the SELECTs that read it.
+        let mut with = query.with.take();
+        let _ = with.visit(self);
+        self.around.push(with);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        query.with = self.around.pop().flatten();
+        ControlFlow::Continue(())
+    }
+
+    /// After the queries in FROM.
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let items = &select.projection;
+        if items.len() < 2 || !items.iter().any(is_wildcard) {
+            return ControlFlow::Continue(());
+        }
+        let of_wildcards = (self.columns)(self.wildcards_of(select));
+        let mut taken = of_wildcards.clone().unwrap_or_default();
+        taken.extend(select.projection.iter().filter_map(item_name));
+        for item in &mut select.projection {
+            let Some(name) = item_name(item) else { continue };
+            if of_wildcards.as_ref().is_some_and(|columns| !columns.contains(&name)) {
+                continue;
+            }
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                let alias = Ident::with_quote('"', unique(shown(&name), &mut taken));
+                *item = SelectItem::ExprWithAlias { expr: take(expr), alias };
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl BesideWildcards<'_> {
+    /// `SELECT *` of what a SELECT reads.
+    fn wildcards_of(&self, select: &Select) -> Query {
+        let mut query = query_of(Select {
+            projection: select
+                .projection
+                .iter()
+                .filter(|item| is_wildcard(item))
+                .cloned()
+                .collect(),
+            from: select.from.clone(),
+            ..empty_select()
+        });
+        for with in self.around.iter().rev().flatten() {
+            // A query in parentheses has its own WITH.
+            if query.with.is_some() {
+                let body = Box::new(SetExpr::Query(Box::new(query)));
+                query = Query { body, ..query_of(empty_select()) };
+            }
+            query.with = Some(with.clone());
+        }
+        query
+    }
+}
+
+/// The name of an item that is no wildcard.
+fn item_name(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::UnnamedExpr(expr) => Some(column_name(expr)),
+        SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
+        _ => None,
     }
 }
 

@@ -14,40 +14,22 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode as _};
 use datafusion::common::{Column, DFSchema, ExprSchema, Result};
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     Between, Case, Cast, Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder, Union,
 };
+
+use super::rewrite::rewrite;
 
 /// Functions whose arguments become one type.
 const ONE_TYPE: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "make_array"];
 
 /// Makes decimals floats where they meet floats, everywhere in a plan.
 pub(super) fn floats_beside_decimals(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut changed = false;
-    let rewritten = plan.transform_up_with_subqueries(|node| {
-        // A column below may have another type now.
-        let node = if changed { node.recompute_schema()? } else { node };
-        let node = match node {
-            LogicalPlan::Union(union) => float_union(union)?,
-            node => Transformed::no(node),
-        };
-        let mut schema = DFSchema::empty();
-        for input in node.data.inputs() {
-            schema.merge(input.schema());
-        }
-        let preserver = NamePreserver::new(&node.data);
-        let node = node.transform_data(|node| {
-            node.map_expressions(|expr| {
-                let name = preserver.save(&expr);
-                let expr = floats_beside_decimals_in(expr, &schema)?;
-                Ok(expr.update_data(|expr| name.restore(expr)))
-            })
-        })?;
-        changed |= node.transformed;
-        Ok(if changed { Transformed::yes(node.data.recompute_schema()?) } else { node })
-    })?;
-    Ok(rewritten.data)
+    let at_node = |node| match node {
+        LogicalPlan::Union(union) => float_union(union),
+        node => Ok(Transformed::no(node)),
+    };
+    rewrite(plan, at_node, floats_beside_decimals_in)
 }
 
 /// As [`floats_beside_decimals`], in one expression over the columns of `schema`.

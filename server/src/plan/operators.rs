@@ -13,7 +13,6 @@ use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode as _};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
     BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable as _, LogicalPlan, Operator,
@@ -25,6 +24,7 @@ use thanosql_protocol::{SqlError, SqlState};
 
 use super::coerce::write_text;
 use super::numbers::is_decimal;
+use super::rewrite::rewrite_expressions;
 use super::rows::is_text;
 use crate::error::through_datafusion;
 use crate::functions::postgres::{interval_times, timestamp_difference};
@@ -180,20 +180,8 @@ impl AnalyzerRule for CheckedIntegers {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| {
-            let mut schema = DFSchema::empty();
-            for input in node.inputs() {
-                schema.merge(input.schema());
-            }
-            let preserver = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = preserver.save(&expr);
-                let expr = expr.transform_up(|expr| Ok(checked(expr, &schema)))?;
-                Ok(expr.update_data(|expr| name.restore(expr)))
-            })
-        })
-        .and_then(|plan| {
-            if plan.transformed { plan.data.recompute_schema() } else { Ok(plan.data) }
+        rewrite_expressions(plan, |expr, schema| {
+            expr.transform_up(|expr| Ok(checked(expr, schema)))
         })
     }
 }

@@ -4,14 +4,13 @@
 
 use std::sync::Arc;
 
-use datafusion::common::Column;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::ModelEntry;
 
 use super::provenance;
-use super::rows::{Fallback, built, image_column, model, options};
+use super::rows::{Fallback, built, column_at, image_column, model, named, options};
 use super::{Scope, plan_body};
 use crate::functions::evaluate::NEIGHBOURS;
 use crate::functions::parts::part_of;
@@ -103,7 +102,7 @@ pub(super) fn plan_predict(
     let result = options.result_col;
     let score = format!("{result}_score");
     let schema = input.schema().clone();
-    let column = |index| Expr::Column(Column::from(schema.qualified_field(index)));
+    let column = |index| column_at(&schema, index);
     let kept: Vec<Expr> = (0..schema.fields().len())
         .filter(|index| ![&result, &score].contains(&schema.field(*index).name()))
         .map(column)
@@ -111,9 +110,8 @@ pub(super) fn plan_predict(
     let prediction = predict_function(Arc::clone(&context)).call(vec![column(source.column)]);
     let inner = kept.iter().cloned().chain([prediction.alias(STRUCT_COLUMN)]);
     let parts = context.fields();
-    let part = |place: usize, name: &str| {
-        part_of(Expr::Column(Column::from_name(STRUCT_COLUMN)), place, &parts[place]).alias(name)
-    };
+    let part =
+        |place: usize, name: &str| part_of(named(STRUCT_COLUMN), place, &parts[place]).alias(name);
     let outer = kept.iter().cloned().chain([part(0, &result), part(1, &score)]);
     built(
         LogicalPlanBuilder::from(input)

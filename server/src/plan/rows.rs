@@ -117,17 +117,17 @@ fn plan_convert(
         Fallback::None,
         convert.body.position,
     )?;
-    let image_expr = Expr::Column(Column::from(schema.qualified_field(image)));
+    let image_expr = column_at(&schema, image);
     let is_path = is_text(schema.field(image).data_type());
     let result = options.result_col.unwrap_or_else(|| metadata.vector_column());
 
     let mut projection: Vec<Expr> = Vec::new();
     let mut names: HashSet<String> = HashSet::new();
     for index in 0..schema.fields().len() {
-        let (qualifier, field) = schema.qualified_field(index);
-        if *field.name() != result {
-            names.insert(field.name().clone());
-            projection.push(Expr::Column(Column::from((qualifier, field))));
+        let name = schema.field(index).name();
+        if *name != result {
+            names.insert(name.clone());
+            projection.push(column_at(&schema, index));
         }
     }
     // What the model was trained with is given back for the rows that lack it.
@@ -158,7 +158,7 @@ fn plan_convert(
     if options.on_error == OnError::Skip {
         // An image that cannot be read has no vector, and its row is left out.
         builder = builder.and_then(|builder| {
-            let vector = Expr::Column(Column::from_name(result));
+            let vector = named(result);
             builder.filter(vector.is_not_null())
         });
     }
@@ -202,9 +202,8 @@ fn plan_search(
     };
     let mut projection: Vec<Expr> = Vec::new();
     for index in 0..schema.fields().len() {
-        let (qualifier, field) = schema.qualified_field(index);
-        if !images.iter().any(|(name, _)| name == field.name()) {
-            projection.push(Expr::Column(Column::from((qualifier, field))));
+        if !images.iter().any(|(name, _)| name == schema.field(index).name()) {
+            projection.push(column_at(&schema, index));
         }
     }
     let embed = scope.embed(learning::OnError::Fail, None);
@@ -217,10 +216,9 @@ fn plan_search(
         let score = cosine_similarity.call(vec![vectors.clone(), query]);
         projection.push(score_column(score, name));
     }
-    let score = |name: &str| Expr::Column(Column::from_name(name));
     let mut builder = LogicalPlanBuilder::from(input).project(projection);
     if let Some(min_score) = options.min_score {
-        let mut near = images.iter().map(|(name, _)| score(name).gt_eq(lit(min_score)));
+        let mut near = images.iter().map(|(name, _)| named(name).gt_eq(lit(min_score)));
         if let Some(first) = near.next() {
             let any = near.fold(first, Expr::or);
             builder = builder.and_then(|builder| builder.filter(any));
@@ -229,7 +227,7 @@ fn plan_search(
     let top_k = options.top_k.map(|k| usize::try_from(k).unwrap_or(usize::MAX));
     if best || top_k.is_some() {
         // Best first; Sort with a limit keeps only the k best in a heap.
-        let order = score(&images[0].0).sort(false, false);
+        let order = named(&images[0].0).sort(false, false);
         builder = builder.and_then(|builder| builder.sort_with_limit([order], top_k));
         if let Some(k) = top_k {
             builder = builder.and_then(|builder| builder.limit(0, Some(k)));
@@ -273,7 +271,7 @@ fn vector_column(
         )
         .at(search.body.position));
     }
-    Ok(Expr::Column(Column::from(schema.qualified_field(index))))
+    Ok(column_at(schema, index))
 }
 
 /// The images that one input of SEARCH stands for: one, or as many as a parameter's array holds.
@@ -301,7 +299,7 @@ fn image_arguments(scope: &Scope, input: &ImageInput) -> Result<Vec<Expr>, SqlEr
                 check_image(*n, element.data_type(), input.position)?;
                 // Each of its elements makes a column, so the columns are open until the value is known.
                 scope.parameters.leave_open();
-                return Ok(vec![lit(ScalarValue::Utf8(None))]);
+                return Ok(vec![lit(ScalarValue::Utf8(None)); scope.parameters.assumed_images()]);
             }
             check_image(*n, &data_type, input.position)?;
             let field: FieldRef = Arc::new(Field::new("", data_type, true));
@@ -446,6 +444,16 @@ pub fn find_column(schema: &DFSchema, name: &str, position: usize) -> Result<usi
             None => error,
         }
     })
+}
+
+/// The column of a name.
+pub(super) fn named(name: impl Into<String>) -> Expr {
+    Expr::Column(Column::from_name(name))
+}
+
+/// A schema's column.
+pub(super) fn column_at(schema: &DFSchema, index: usize) -> Expr {
+    Expr::Column(Column::from(schema.qualified_field(index)))
 }
 
 /// Whether a column can hold paths.

@@ -8,15 +8,15 @@ use std::ops::ControlFlow;
 use arrow::array::Array as _;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
-use sqlparser::ast::{CastKind, Expr, Statement, Value, ValueWithSpan, VisitMut, VisitorMut};
+use sqlparser::ast::{CastKind, Expr, Value, ValueWithSpan, VisitMut, VisitorMut};
 use thanosql_protocol::types::parse_vector;
 
 use super::Parameters;
 use super::types::{is_open_vector, vector_type_name};
 
 /// Writes the number of dimensions into every cast to `vector` whose operand tells it.
-pub(super) fn count_dimensions(statement: &mut Statement, parameters: &Parameters) {
-    let _ = statement.visit(&mut Dimensions { parameters });
+pub(super) fn count_dimensions(tree: &mut impl VisitMut, parameters: &Parameters) {
+    let _ = tree.visit(&mut Dimensions { parameters });
 }
 
 /// Makes a value of VALUES one of a column of vectors, so that a text and an array can stand in one column there. DEFAULT and values for

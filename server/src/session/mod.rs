@@ -28,7 +28,7 @@ use thanosql_protocol::{
 use crate::catalog::SessionCatalog;
 use crate::catalog::system;
 use crate::catalog::thanosql::ThanosqlSchema;
-use crate::error::parse_error;
+use crate::error::{not_yet, parse_error};
 use crate::exec::cursors::Cursors;
 use crate::exec::ddl::{NewTable, Source};
 use crate::exec::explain::{explain_schema, refuse_kept};
@@ -659,10 +659,6 @@ fn select_into(query: &pg::Query) -> Option<(pg::SelectInto, pg::Query)> {
     Some((into, query))
 }
 
-fn not_yet(what: &str) -> SqlError {
-    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported yet"))
-}
-
 fn parsed(statement: &OpaqueStatement) -> Result<Arc<Parsed>, SqlError> {
     Arc::clone(statement)
         .downcast::<Parsed>()
@@ -687,7 +683,10 @@ impl thanosql_protocol::Session for ClientSession {
         }
         let known = Parameters::declared(declared, &parsed);
         let (parameters, columns) = self.outline_open(&parsed, &known)?;
-        let open = known.is_open().then(|| {
+        // Most queries name the columns that they want of a SEARCH.
+        let settled = known.is_open()
+            && self.outline(&parsed, known.of_two_images()).is_ok_and(|(_, two)| two == columns);
+        let open = (known.is_open() && !settled).then(|| {
             SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
                 "an array of images cannot be described before its values are known",

@@ -9,21 +9,17 @@
 //! of a block; locks that were taken since stay until the block ends.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, new_null_array};
-use arrow::compute::cast;
-use arrow::datatypes::Field;
 use thanosql_protocol::{SqlError, SqlState, TransactionStatus};
 use thanosql_storage::{Owner, Savepoint, Snapshot, Store, Transaction};
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::constraints::{OnCommit, on_commit};
-use crate::catalog::next_value;
-use crate::catalog::sequences::ColumnSequence;
-use crate::error::{arrow_error, cancelled, storage_error};
+use crate::error::{cancelled, storage_error};
 
 /// How long a transaction that holds a table waits for another one before that counts as a deadlock.
 const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,12 +81,25 @@ pub struct SessionTransaction {
     owner: Owner,
     locks: Arc<TableLocks>,
     block: Arc<Mutex<Block>>,
+    /// Whether the session has made a temporary table to which a commit does something.
+    heeds_on_commit: Arc<AtomicBool>,
 }
 
 impl SessionTransaction {
     /// A session outside of any transaction.
     pub fn new(store: Store, owner: Owner, locks: Arc<TableLocks>) -> SessionTransaction {
-        SessionTransaction { store, owner, locks, block: Arc::new(Mutex::new(Block::Idle)) }
+        SessionTransaction {
+            store,
+            owner,
+            locks,
+            block: Arc::new(Mutex::new(Block::Idle)),
+            heeds_on_commit: Arc::default(),
+        }
+    }
+
+    /// From now on commits look for temporary tables that say what becomes of them.
+    pub fn heed_on_commit(&self) {
+        self.heeds_on_commit.store(true, Ordering::Relaxed);
     }
 
     fn block(&self) -> MutexGuard<'_, Block> {
@@ -146,7 +155,9 @@ impl SessionTransaction {
                 let Work { mut transaction, locks, savepoints } = work;
                 drop(savepoints);
                 let outcome = tokio::task::block_in_place(|| {
-                    empty_temporary(&mut transaction)?;
+                    if self.heeds_on_commit.load(Ordering::Relaxed) {
+                        empty_temporary(&mut transaction)?;
+                    }
                     if transaction.is_dirty() { transaction.commit() } else { Ok(()) }
                 })
                 .map_err(storage_error);
@@ -326,20 +337,6 @@ impl SessionTransaction {
         }
     }
 
-    /// Values of a column's sequence; NULLs for a column without one.
-    ///
-    /// # Errors
-    /// 2200H when it comes to its end.
-    pub fn next_values(&self, field: &Field, count: usize) -> Result<ArrayRef, SqlError> {
-        let Some(sequence) = ColumnSequence::of(field) else {
-            return Ok(new_null_array(field.data_type(), count));
-        };
-        let values: Vec<i64> = tokio::task::block_in_place(|| {
-            (0..count).map(|_| next_value(&self.store, &sequence)).collect::<Result<_, _>>()
-        })?;
-        cast(&Int64Array::from(values), field.data_type()).map_err(arrow_error)
-    }
-
     /// Changes something. [`SessionTransaction::write`] must have been called before.
     ///
     /// # Errors
@@ -399,7 +396,7 @@ pub fn in_failed_block() -> SqlError {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{DataType, Schema};
+    use arrow::datatypes::{DataType, Field, Schema};
     use thanosql_storage::StoreOptions;
 
     use super::*;

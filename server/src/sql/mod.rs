@@ -28,6 +28,7 @@ mod option_reader;
 pub mod options;
 pub mod pieces;
 mod query;
+mod quote;
 mod source;
 mod statement;
 mod suggest;
@@ -55,6 +56,7 @@ pub use options::{
     PathType, PredictOptions, PrintFormat, PrintOptions, SearchInput, SearchOptions,
     SimilarityOptions, UploadModelOptions,
 };
+pub use quote::quote_ident;
 pub use source::position_of;
 pub use suggest::closest;
 
@@ -124,14 +126,10 @@ pub fn with_literals(
 ) -> Result<String, ParseError> {
     let source = Source::new(text)?;
     let mut written = String::with_capacity(text.len());
-    let (mut copied, mut options_end) = (0, 0);
-    for (index, token) in source.tokens.iter().enumerate() {
-        if token.is_keyword("options")
-            && let Some(close) = source.tokens.get(index + 1).and_then(|open| open.partner)
-        {
-            options_end = close;
-        }
-        let inserted = token.parameter().and_then(|number| literal(number, index < options_end));
+    let mut copied = 0;
+    for (index, in_options) in tell_options(&source, 0, source.tokens.len()) {
+        let token = &source.tokens[index];
+        let inserted = token.parameter().and_then(|number| literal(number, in_options));
         if let Some(inserted) = inserted {
             written.push_str(&text[copied..token.start]);
             written.push_str(&inserted);
@@ -151,27 +149,32 @@ pub fn fold(identifier: &Ident) -> String {
 }
 
 /// `name = $n` inside OPTIONS. An option of one name has values of one kind, whatever the statement.
+///
+/// Looked for among the tokens, since OPTIONS stand in row statements at any depth of PostgreSQL's trees.
 fn option_parameters(source: &Source, start: usize, end: usize) -> Vec<(usize, OptionKind)> {
     let tokens = &source.tokens;
-    let mut found = Vec::new();
-    let mut options_end = 0;
-    for index in start..end {
-        if tokens[index].is_keyword("options")
-            && let Some(close) = tokens.get(index + 1).and_then(|open| open.partner)
-        {
+    let in_options = tell_options(source, start, end).filter(|(_, in_options)| *in_options);
+    in_options
+        .filter_map(|(index, _)| {
+            let n = tokens[index].parameter()?;
+            let [.., name, equal] = &tokens[start..index] else { return None };
+            let Token::Word(name) = &name.token else { return None };
+            let kind = options::kind_of(&name.value.to_lowercase())?;
+            (equal.token == Token::Eq).then_some((n, kind))
+        })
+        .collect()
+}
+
+/// The tokens from one to another, and whether each stands inside OPTIONS.
+fn tell_options(source: &Source, start: usize, end: usize) -> impl Iterator<Item = (usize, bool)> {
+    let mut options_end = start;
+    (start..end).map(move |index| {
+        let opened = source.tokens.get(index + 1).and_then(|open| open.partner);
+        if let Some(close) = opened.filter(|_| source.tokens[index].is_keyword("options")) {
             options_end = close;
         }
-        if index < options_end
-            && let Some(n) = tokens[index].parameter()
-            && let [.., name, equal] = &tokens[start..index]
-            && equal.token == Token::Eq
-            && let Token::Word(name) = &name.token
-            && let Some(kind) = options::kind_of(&name.value.to_lowercase())
-        {
-            found.push((n, kind));
-        }
-    }
-    found
+        (index, index < options_end)
+    })
 }
 
 fn highest_parameter(source: &Source, start: usize, end: usize) -> usize {

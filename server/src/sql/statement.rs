@@ -19,93 +19,12 @@ use super::options::{
     OptionValue, Options, Parameters, PredictOptions, PrintOptions, SearchOptions,
     SimilarityOptions, UploadModelOptions,
 };
+use super::quote::is_reserved;
 use super::source::{Source, Tok};
 use super::suggest::closest;
 
 /// How deeply row statements may stand in row statements.
 const MAX_EMBEDDED_DEPTH: usize = 50;
-
-/// Words that PostgreSQL does not take for a name unless quoted.
-const RESERVED: &[&str] = &[
-    "all",
-    "analyse",
-    "analyze",
-    "and",
-    "any",
-    "array",
-    "as",
-    "asc",
-    "asymmetric",
-    "both",
-    "case",
-    "cast",
-    "check",
-    "collate",
-    "column",
-    "constraint",
-    "create",
-    "current_catalog",
-    "current_date",
-    "current_role",
-    "current_time",
-    "current_timestamp",
-    "current_user",
-    "default",
-    "deferrable",
-    "desc",
-    "distinct",
-    "do",
-    "else",
-    "end",
-    "except",
-    "false",
-    "fetch",
-    "for",
-    "foreign",
-    "from",
-    "grant",
-    "group",
-    "having",
-    "in",
-    "initially",
-    "intersect",
-    "into",
-    "lateral",
-    "leading",
-    "limit",
-    "localtime",
-    "localtimestamp",
-    "not",
-    "null",
-    "offset",
-    "on",
-    "only",
-    "or",
-    "order",
-    "placing",
-    "primary",
-    "references",
-    "returning",
-    "select",
-    "session_user",
-    "some",
-    "symmetric",
-    "system_user",
-    "table",
-    "then",
-    "to",
-    "trailing",
-    "true",
-    "union",
-    "unique",
-    "user",
-    "using",
-    "variadic",
-    "when",
-    "where",
-    "window",
-    "with",
-];
 
 /// Algorithms that ThanoSQL has elsewhere and that are not here.
 const OTHER_ALGORITHMS: &[&str] = &[
@@ -836,8 +755,7 @@ impl<'a> StatementParser<'a> {
             Some(_) => word.value.clone(),
             None => word.value.to_ascii_lowercase(),
         };
-        let is_reserved =
-            word.quote_style.is_none() && RESERVED.binary_search(&name.as_str()).is_ok();
+        let is_reserved = word.quote_style.is_none() && is_reserved(&name);
         if is_reserved || name.is_empty() {
             return Err(self.unexpected());
         }

@@ -39,18 +39,30 @@ use super::expand::EXPAND_ARRAY;
 use super::functions::{OID_ARRAY, OR_EMPTY, REG_OID, REG_TEXT, TEXT_ARRAY};
 use super::relations::{Kind, SystemSchema, array_items, column_kind, find};
 use crate::plan::names::{SYSTEM_COLUMNS, column_name};
-use crate::sql::pieces::{call, function, take};
+use crate::sql::pieces::{call, empty_select, function, query_of, take};
 
 /// Rewrites a statement as this module's table says. True if it names relations of the system catalog.
 pub fn adapt(statement: &mut Statement) -> bool {
-    let mut names = CommonTables::default();
-    let _ = statement.visit(&mut names);
-    let mut relations = Relations { common_tables: names.0, found: false };
-    let _ = statement.visit(&mut relations);
+    let system = name_schemas(statement);
     if let Statement::Query(query) = statement {
         show(&mut query.body);
     }
-    let _ = statement.visit(&mut Adapt { system: relations.found, scopes: Vec::new() });
+    let _ = statement.visit(&mut Adapt { system, scopes: Vec::new() });
+    system
+}
+
+/// As [`adapt`], for an expression that is shown to nobody.
+pub fn adapt_expression(expression: &mut Expr) {
+    let system = name_schemas(expression);
+    let _ = expression.visit(&mut Adapt { system, scopes: Vec::new() });
+}
+
+/// Writes the schema before the names of system relations. Whether there are any.
+fn name_schemas(tree: &mut impl VisitMut) -> bool {
+    let mut names = CommonTables::default();
+    let _ = tree.visit(&mut names);
+    let mut relations = Relations { common_tables: names.0, found: false };
+    let _ = tree.visit(&mut relations);
     relations.found
 }
 
@@ -652,7 +664,7 @@ fn array_of_query(function: &mut Function) -> Option<Expr> {
     let FunctionArguments::Subquery(query) = &mut function.args else {
         return None;
     };
-    let mut query = std::mem::replace(&mut **query, empty_query());
+    let mut query = std::mem::replace(&mut **query, query_of(empty_select()));
     let order = match query.order_by.take().map(|order| order.kind) {
         Some(OrderByKind::Expressions(order)) => order,
         Some(OrderByKind::All(_)) | None => Vec::new(),
@@ -664,7 +676,7 @@ fn array_of_query(function: &mut Function) -> Option<Expr> {
             // Something between the rows and the array: collect around it. The order is not kept there.
             query.body = Box::new(SetExpr::Select(Box::new(select_from(std::mem::replace(
                 &mut query,
-                empty_query(),
+                query_of(empty_select()),
             )))));
         }
     }
@@ -744,50 +756,6 @@ fn select_from(query: Query) -> Select {
         joins: Vec::new(),
     }];
     select
-}
-
-fn empty_select() -> Select {
-    Select {
-        select_token: sqlparser::ast::helpers::attached_token::AttachedToken::empty(),
-        optimizer_hints: Vec::new(),
-        distinct: None,
-        select_modifiers: None,
-        top: None,
-        top_before_distinct: false,
-        projection: Vec::new(),
-        exclude: None,
-        into: None,
-        from: Vec::new(),
-        lateral_views: Vec::new(),
-        prewhere: None,
-        selection: None,
-        connect_by: Vec::new(),
-        group_by: GroupByExpr::Expressions(Vec::new(), Vec::new()),
-        cluster_by: Vec::new(),
-        distribute_by: Vec::new(),
-        sort_by: Vec::new(),
-        having: None,
-        named_window: Vec::new(),
-        qualify: None,
-        window_before_qualify: false,
-        value_table_mode: None,
-        flavor: sqlparser::ast::SelectFlavor::Standard,
-    }
-}
-
-fn empty_query() -> Query {
-    Query {
-        with: None,
-        body: Box::new(SetExpr::Select(Box::new(empty_select()))),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    }
 }
 
 /// What the outermost SELECTs show of reg types is the name, not the number.

@@ -9,11 +9,10 @@ use std::ops::ControlFlow;
 use arrow::datatypes::Schema;
 use sqlparser::ast as pg;
 
-use super::functions::quote_ident;
 use super::relations::{Row, Value};
 use super::{CatalogSource, KeyDescription, ObjectDescription, tables};
 use crate::catalog::vector_index::{METHOD, VectorIndex};
-use crate::sql;
+use crate::sql::{self, quote_ident};
 
 /// The access method of a key's index.
 const BTREE: i64 = 403;

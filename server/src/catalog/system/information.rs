@@ -2,14 +2,13 @@
 //!
 //! As in PostgreSQL every catalog name is the connection's database. Routines, triggers and foreign keys have no rows.
 
-use arrow::datatypes::Field;
 use thanosql_protocol::types::{type_modifier, type_oid};
 
 use super::relations::{self, Relation, Row, Value};
 use super::{
     CatalogSource, ObjectDescription, ObjectKind, TEMPORARY_SCHEMA, constraints, tables, types,
 };
-use crate::catalog::sequences::ColumnSequence;
+use crate::catalog::sequences::{ColumnDefault, ColumnSequence};
 
 const TABLE_PRIVILEGES: [&str; 5] = ["INSERT", "SELECT", "UPDATE", "DELETE", "TRUNCATE"];
 
@@ -120,7 +119,7 @@ fn columns(source: &dyn CatalogSource) -> Vec<Row> {
             row.extend(column_rest(
                 position,
                 field.is_nullable() || !stored,
-                default(field),
+                ColumnDefault::of(field).shown(),
                 stored,
             ));
             if let Some(identity) = tables::identity(field) {
@@ -133,10 +132,6 @@ fn columns(source: &dyn CatalogSource) -> Vec<Row> {
         }
     }
     rows
-}
-
-fn default(field: &Field) -> Option<String> {
-    field.metadata().get(tables::COLUMN_DEFAULT).cloned()
 }
 
 fn place(database: &str, schema: &str, table: &str, column: &str, position: usize) -> Row {

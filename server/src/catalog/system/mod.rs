@@ -32,7 +32,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::SchemaProvider;
 use thanosql_protocol::{SqlError, SqlState};
 
-pub use adapt::adapt;
+pub use adapt::{adapt, adapt_expression};
 pub use correlated::CorrelatedSubqueries;
 pub use functions::functions;
 

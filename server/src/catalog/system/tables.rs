@@ -13,7 +13,7 @@ use super::relations::{self, Relation, Row, SystemSchema, Value, find};
 use super::{
     CatalogSource, ObjectDescription, ObjectKind, Setting, TEMPORARY_SCHEMA, constraints, types,
 };
-use crate::catalog::sequences::{ColumnSequence, SequenceKind, sequences_of};
+use crate::catalog::sequences::{ColumnDefault, ColumnSequence, sequences_of};
 
 const PG_AM: &str = include_str!("data/pg_am.tsv");
 const PG_CAST: &str = include_str!("data/pg_cast.tsv");
@@ -34,8 +34,6 @@ const THANOSQL: i64 = 16_384;
 const HEAP: i64 = 2;
 const DEFAULT_TABLESPACE: i64 = 1663;
 const UTF8: i64 = 6;
-/// Where a column's default is kept in its field's metadata.
-pub(super) const COLUMN_DEFAULT: &str = "default";
 /// OIDs of rows that only exist in these tables are derived from the object's, far above any object's own.
 pub(super) const DERIVED: i64 = 1 << 31;
 
@@ -285,7 +283,7 @@ fn attribute(source: &dyn CatalogSource) -> Vec<Row> {
                 type_modifier(field).into(),
                 position as i64 + 1,
                 !field.is_nullable() && object.kind == ObjectKind::Table,
-                field.metadata().contains_key(COLUMN_DEFAULT),
+                ColumnDefault::of(field).shown().is_some(),
             );
             row.extend(identity(field).map(|identity| ("attidentity", identity.into())));
             row
@@ -310,10 +308,10 @@ fn attribute(source: &dyn CatalogSource) -> Vec<Row> {
 
 /// A column's attidentity, if it is an identity column.
 pub(super) fn identity(field: &Field) -> Option<&'static str> {
-    match ColumnSequence::of(field)?.kind {
-        SequenceKind::Serial => None,
-        SequenceKind::ByDefault => Some("d"),
-        SequenceKind::Always => Some("a"),
+    match ColumnDefault::of(field) {
+        ColumnDefault::Identity { always: true, .. } => Some("a"),
+        ColumnDefault::Identity { always: false, .. } => Some("d"),
+        ColumnDefault::Null | ColumnDefault::Expression(_) => None,
     }
 }
 
@@ -348,13 +346,11 @@ fn attribute_row(
 }
 
 /// The defaults of an object's columns: number and SQL text.
-pub(super) fn defaults(object: &ObjectDescription) -> impl Iterator<Item = (i64, &str)> {
-    let default = |field: &'_ Field| field.metadata().contains_key(COLUMN_DEFAULT);
-    object.columns.fields().iter().enumerate().filter(move |(_, field)| default(field)).filter_map(
-        |(position, field)| {
-            Some((position as i64 + 1, field.metadata().get(COLUMN_DEFAULT)?.as_str()))
-        },
-    )
+fn defaults(object: &ObjectDescription) -> impl Iterator<Item = (i64, String)> {
+    let columns = object.columns.fields().iter().enumerate();
+    columns.filter_map(|(position, field)| {
+        Some((position as i64 + 1, ColumnDefault::of(field).shown()?))
+    })
 }
 
 fn attrdef(source: &dyn CatalogSource) -> Vec<Row> {

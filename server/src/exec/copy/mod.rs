@@ -24,9 +24,9 @@ use thanosql_protocol::{
 use tokio::io::AsyncReadExt as _;
 
 use super::Control;
-use super::dml::{missing_column, stored_table};
 use super::models::object_name;
 use super::query::controlled;
+use super::targets::{missing_column, stored_table};
 use crate::error::{datafusion_error, io_error};
 use crate::files::open_file;
 use crate::plan::{self, Scope};

@@ -9,12 +9,12 @@ use super::{DOWNLOADS, Datasets, tell};
 use crate::error::io_error;
 use crate::exec::Control;
 use crate::exec::models::model_lock;
-use crate::exec::statement_text::{quoted, quoted_name};
+use crate::exec::statement_text::quoted;
 use crate::learning::{model_exists, read_file};
 use crate::plan;
 use crate::plan::rows::options;
 use crate::session::ClientSession;
-use crate::sql::{GetModel, GetModelOptions, Parsed, closest};
+use crate::sql::{GetModel, GetModelOptions, Parsed, closest, quote_ident};
 
 /// The folder, among the downloads, of models.
 const MODELS: &str = "models";
@@ -52,7 +52,7 @@ impl ClientSession {
             })
             .await
             .map_err(|error| SqlError { position: Some(get.name.position), ..error })?;
-        let mut statement = format!("GET THANOSQL MODEL {}", quoted_name(&get.name.value));
+        let mut statement = format!("GET THANOSQL MODEL {}", quote_ident(&get.name.value));
         if name != get.name.value {
             statement.push_str(&format!(" OPTIONS (model_name={})", quoted(&name)));
         }

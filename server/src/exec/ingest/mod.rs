@@ -168,7 +168,7 @@ fn targets(names: &[&str], table: &str, schema: &SchemaRef) -> Result<Vec<usize>
     names
         .iter()
         .map(|name| {
-            schema.index_of(name).map_err(|_| super::dml::missing_column(name, table, schema))
+            schema.index_of(name).map_err(|_| super::targets::missing_column(name, table, schema))
         })
         .collect()
 }
