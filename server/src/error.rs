@@ -311,7 +311,8 @@ fn cast_error(message: &str) -> SqlError {
     }
 }
 
-fn division_by_zero() -> SqlError {
+/// Nothing can be divided by zero.
+pub fn division_by_zero() -> SqlError {
     SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero")
 }
 

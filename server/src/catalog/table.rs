@@ -39,16 +39,15 @@ pub struct StoredTable {
     /// The columns shown: the table's own, and the row id if this scan feeds an UPDATE or DELETE.
     schema: SchemaRef,
     with_row_ids: bool,
-    defaults: Vec<(String, Expr)>,
     nearest: Option<Nearest>,
 }
 
 impl StoredTable {
-    /// The table with its own columns. `defaults` are the expressions of columns that an INSERT leaves out.
-    pub fn new(table: Table, defaults: Vec<(String, Expr)>) -> StoredTable {
+    /// The table with its own columns.
+    pub fn new(table: Table) -> StoredTable {
         // Keys and checks stand in the schema's metadata, which no plan has a use for.
         let schema = Arc::new(Schema::new(table.schema().fields().clone()));
-        StoredTable { table, schema, with_row_ids: false, defaults, nearest: None }
+        StoredTable { table, schema, with_row_ids: false, nearest: None }
     }
 
     /// The table with the row id as its last column, for planning changes.
@@ -56,7 +55,7 @@ impl StoredTable {
         let mut fields: Vec<_> = table.schema().fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(ROW_ID_COLUMN, DataType::UInt64, false)));
         let schema = Arc::new(Schema::new(fields));
-        StoredTable { table, schema, with_row_ids: true, defaults: Vec::new(), nearest: None }
+        StoredTable { table, schema, with_row_ids: true, nearest: None }
     }
 
     /// The stored table.
@@ -87,10 +86,6 @@ impl TableProvider for StoredTable {
 
     fn table_type(&self) -> TableType {
         TableType::Base
-    }
-
-    fn get_column_default(&self, column: &str) -> Option<&Expr> {
-        self.defaults.iter().find(|(name, _)| name == column).map(|(_, default)| default)
     }
 
     fn supports_filters_pushdown(

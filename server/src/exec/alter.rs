@@ -20,6 +20,7 @@ use super::checks::plan_check;
 use super::constraints::of_table;
 use super::ddl::{duplicate_column, exists, no_identity_type, relation_exists};
 use super::dml::{TARGET, assigned_columns, new_name, projected, target_query};
+use super::given_values::{default_expression, null};
 use super::targets::{missing_column, stored_table, target_name};
 use super::{Control, rowset};
 use crate::catalog::constraints::TableDefinition;
@@ -164,10 +165,7 @@ impl ClientSession {
                     return Err(duplicate_column(field.name()));
                 }
                 let mut values = columns_of(&definition);
-                values.push(match ColumnDefault::of(&field).text() {
-                    Some(text) => sql::parse_expression(&text).map_err(parse_error)?,
-                    None => pg::Expr::Value(pg::Value::Null.into()),
-                });
+                values.push(default_expression(&field)?.unwrap_or_else(null));
                 definition.columns.push(Arc::new(field));
                 for constraint in constraints {
                     self.add_constraint(scope, name, &mut definition, constraint)?;
@@ -356,7 +354,7 @@ impl ClientSession {
         let items = values.into_iter().enumerate().map(|(index, value)| (new_name(index), value));
         let query = target_query(name, items.collect(), Vec::new(), None)?;
         let source: Arc<dyn TableSource> =
-            provider_as_source(Arc::new(StoredTable::new(table.clone(), Vec::new())));
+            provider_as_source(Arc::new(StoredTable::new(table.clone())));
         let tables = HashMap::from([(TARGET.to_string(), source)]);
         let ast = pg::Statement::Query(Box::new(query));
         let plan = plan::plan_ast(&self.state, scope, ast, &[], tables)?;

@@ -17,13 +17,12 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::PhysicalExpr;
 use thanosql_protocol::{SqlError, SqlState};
 
+use super::given_values::default_expression;
 use super::rowset;
-use crate::catalog::sequences::ColumnDefault;
-use crate::error::{arrow_error, datafusion_error, parse_error};
+use crate::error::{arrow_error, datafusion_error};
 use crate::plan::{self, Scope};
 use crate::session::ClientSession;
 use crate::session::transaction::SessionTransaction;
-use crate::sql;
 
 /// Rows that are handed over at once.
 pub const CHUNK_ROWS: usize = 4096;
@@ -132,9 +131,8 @@ impl ClientSession {
     ) -> Result<Vec<Option<Arc<dyn PhysicalExpr>>>, SqlError> {
         let mut defaults = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
-            defaults.push(match ColumnDefault::of(field).text() {
-                Some(text) => {
-                    let expression = sql::parse_expression(&text).map_err(parse_error)?;
+            defaults.push(match default_expression(field)? {
+                Some(expression) => {
                     let value = plan::plan_constant(&self.state, scope, expression)?;
                     Some(self.constant(value, field)?)
                 }

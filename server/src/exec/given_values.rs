@@ -126,7 +126,8 @@ pub(super) fn default_expression(field: &Field) -> Result<Option<pg::Expr>, SqlE
     text.map(|text| sql::parse_expression(&text)).transpose().map_err(crate::error::parse_error)
 }
 
-fn null() -> pg::Expr {
+/// NULL.
+pub(super) fn null() -> pg::Expr {
     pg::Expr::Value(pg::Value::Null.into())
 }
 

@@ -6,7 +6,7 @@ use datafusion::logical_expr::ScalarUDF;
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::rows::RowFunction;
-use crate::error::through_datafusion;
+use crate::error::{division_by_zero, through_datafusion};
 
 /// The functions of this file.
 pub(super) fn division_functions() -> [ScalarUDF; 2] {
@@ -77,7 +77,7 @@ fn scale_of(data_type: &DataType) -> Option<i8> {
 fn aligned(values: &[ScalarValue]) -> Result<(i256, i256, i8)> {
     let ((left, left_scale), (right, right_scale)) = (digits(&values[0])?, digits(&values[1])?);
     if right == i256::ZERO {
-        return Err(division_by_zero());
+        return Err(through_datafusion(division_by_zero()));
     }
     let scale = left_scale.max(right_scale);
     let lifted = |number: i256, from: i8| {
@@ -121,13 +121,9 @@ fn floats(values: &[ScalarValue]) -> Result<(f64, f64)> {
         Ok(value)
     };
     match (float(&values[0])?, float(&values[1])?) {
-        (_, 0.0) => Err(division_by_zero()),
+        (_, 0.0) => Err(through_datafusion(division_by_zero())),
         numbers => Ok(numbers),
     }
-}
-
-fn division_by_zero() -> datafusion::error::DataFusionError {
-    through_datafusion(SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero"))
 }
 
 fn overflow() -> datafusion::error::DataFusionError {

@@ -25,14 +25,13 @@ use sqlparser::ast as pg;
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::Table;
 
-use super::types::{COLUMN_DEFAULT, PostgresTypes};
+use super::types::PostgresTypes;
 use super::{MAX_VIEW_DEPTH, Scope};
 use crate::catalog::system::TEMPORARY_SCHEMA;
 use crate::catalog::table::StoredTable;
 use crate::error::{through_datafusion, undefined_table};
 use crate::exec::targets::is_temporary_schema;
 use crate::learning::OnError;
-use crate::sql;
 
 type PlannedView = std::result::Result<Arc<dyn TableSource>, SqlError>;
 
@@ -89,19 +88,16 @@ impl<'a> Context<'a> {
             }
             Some("public") => {
                 if let Some(table) = self.scope.snapshot.permanent_table(name) {
-                    return self.stored(table).map(Some);
+                    return Ok(Some(stored(table)));
                 }
                 match self.scope.snapshot.view(name) {
                     Some(view) => self.view(name, view.definition()).map(Some),
                     None => Ok(None),
                 }
             }
-            Some(schema) if is_temporary_schema(schema) => self
-                .scope
-                .snapshot
-                .temporary_table(name)
-                .map(|table| self.stored(table))
-                .transpose(),
+            Some(schema) if is_temporary_schema(schema) => {
+                self.scope.snapshot.temporary_table(name).map(|table| Ok(stored(table))).transpose()
+            }
             Some(schema) => match self.scope.system_schema(schema) {
                 Some(provider) => {
                     let table = provider.table(name).now_or_never().ok_or_else(|| {
@@ -117,19 +113,6 @@ impl<'a> Context<'a> {
                 ))),
             },
         }
-    }
-
-    fn stored(&self, table: Table) -> Result<Arc<dyn TableSource>> {
-        let mut defaults = Vec::new();
-        for field in table.schema().fields() {
-            if let Some(text) = field.metadata().get(COLUMN_DEFAULT) {
-                let expression = sql::parse_expression(text)
-                    .map_err(|error| through_datafusion(crate::error::parse_error(error)))?;
-                let default = self.plan_constant(super::adapted(expression))?;
-                defaults.push((field.name().clone(), default));
-            }
-        }
-        Ok(provider_as_source(Arc::new(StoredTable::new(table, defaults))))
     }
 
     fn view(&self, name: &str, definition: &str) -> Result<Arc<dyn TableSource>> {
@@ -264,4 +247,8 @@ impl ContextProvider for Context<'_> {
     fn udwf_names(&self) -> Vec<String> {
         self.state.window_functions().keys().cloned().collect()
     }
+}
+
+fn stored(table: Table) -> Arc<dyn TableSource> {
+    provider_as_source(Arc::new(StoredTable::new(table)))
 }

@@ -44,7 +44,7 @@ pub fn plan(
     placeholder: Option<&str>,
 ) -> Result<LogicalPlan, SqlError> {
     if let Some(table) = scope.kept.get(placeholder.unwrap_or(TOP_LEVEL)) {
-        let source = provider_as_source(Arc::new(StoredTable::new(table.clone(), Vec::new())));
+        let source = provider_as_source(Arc::new(StoredTable::new(table.clone())));
         return built(
             LogicalPlanBuilder::scan(table.name(), source, None)
                 .and_then(LogicalPlanBuilder::build),
