@@ -59,6 +59,8 @@ pub struct Settings {
     pub index_memory_bytes: u64,
     /// Memory that all running queries share.
     pub query_memory_bytes: u64,
+    /// Memory for a training's images.
+    pub training_memory_bytes: u64,
     /// Largest image file or value.
     pub max_image_bytes: u64,
     /// Most pixels of an image.
@@ -354,6 +356,7 @@ impl<'a> Given<'a> {
             model_cache_bytes: self.count("model_cache_bytes")?,
             index_memory_bytes: self.count("index_memory_bytes")?,
             query_memory_bytes: self.count("query_memory_bytes")?,
+            training_memory_bytes: self.count("training_memory_bytes")?,
             max_image_bytes: self.count("max_image_bytes")?,
             max_image_pixels: self.count("max_image_pixels")?,
             max_image_side: self.count("max_image_side")? as u32,

@@ -307,6 +307,15 @@ pub const SETTINGS: &[Setting] = &[
         help: "Memory that all running queries share for sorting, joining and grouping",
     },
     Setting {
+        key: "training_memory_bytes",
+        flag: "training-memory-bytes",
+        group: Group::Memory,
+        kind: Kind::Bytes { min: MIB, max: TIB },
+        default: Some("2 GiB"),
+        value_name: "BYTES",
+        help: "Memory for a training's images: those that came as values, and decoded ones, which beyond it lie in a file of the store's folder",
+    },
+    Setting {
         key: "max_image_bytes",
         flag: "max-image-bytes",
         group: Group::Images,
@@ -338,9 +347,9 @@ pub const SETTINGS: &[Setting] = &[
         flag: "max-training-bytes",
         group: Group::Models,
         kind: Kind::Bytes { min: MIB, max: TIB },
-        default: Some("4 GiB"),
+        default: Some("256 GiB"),
         value_name: "BYTES",
-        help: "Largest training set: its images decoded, and those that came as values",
+        help: "Largest training set: its images decoded, in memory or in a file, and those that came as values",
     },
     Setting {
         key: "max_model_file_bytes",

@@ -55,7 +55,8 @@ fn the_defaults_are_safe_and_small() {
     assert_eq!(settings.login_timeout, Duration::from_secs(10));
     assert_eq!((settings.max_connections, settings.max_message_bytes), (100, 64 << 20));
     assert_eq!((settings.max_image_pixels, settings.max_image_side), (1 << 26, 16_384));
-    assert_eq!((settings.max_training_bytes, settings.max_model_file_bytes), (4 << 30, 512 << 20));
+    assert_eq!((settings.training_memory_bytes, settings.max_training_bytes), (2 << 30, 256 << 30));
+    assert_eq!(settings.max_model_file_bytes, 512 << 20);
     assert_eq!((settings.pretrained_resnet18.as_deref(), settings.finished_jobs), (None, 1000));
     assert_eq!(settings.device, "auto");
     assert_eq!((settings.log.filter.as_str(), settings.log.format), ("info", LogFormat::Text));
@@ -119,6 +120,7 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         ("model_cache_bytes", "4 MiB"),
         ("index_memory_bytes", "8 MiB"),
         ("query_memory_bytes", "20 MiB"),
+        ("training_memory_bytes", "9 MiB"),
         ("max_image_bytes", "5 MiB"),
         ("max_image_pixels", "1000"),
         ("max_image_side", "100"),
@@ -180,7 +182,10 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         );
         assert_eq!((settings.sled_cache_bytes, settings.column_cache_bytes), (2 << 20, 3 << 20));
         assert_eq!((settings.model_cache_bytes, settings.query_memory_bytes), (4 << 20, 20 << 20));
-        assert_eq!(settings.index_memory_bytes, 8 << 20);
+        assert_eq!(
+            (settings.index_memory_bytes, settings.training_memory_bytes),
+            (8 << 20, 9 << 20)
+        );
         assert_eq!(
             (settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side),
             (5 << 20, 1_000, 100)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::epoch_quality::EpochQuality;
 use crate::error::MlError;
-use crate::images::ImageSet;
+use crate::images::Images;
 use crate::recipe::Recipe;
 use crate::train::EpochSummary;
 use crate::weights::Weights;
@@ -151,15 +151,17 @@ fn text(recipe: &Recipe) -> Result<String, MlError> {
 }
 
 /// A number that tells data sets apart: FNV-1a over eight bytes at a time, then over the targets.
-pub(crate) fn digest(images: &ImageSet, targets: Option<&[Option<u32>]>) -> u64 {
+pub(crate) fn digest(images: &dyn Images, targets: Option<&[Option<u32>]>) -> Result<u64, MlError> {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ images.len() as u64;
     let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(PRIME).rotate_left(23);
-    let (words, rest) = images.pixels().as_chunks::<8>();
-    words.iter().for_each(|&word| add(u64::from_le_bytes(word)));
-    rest.iter().for_each(|&byte| add(u64::from(byte)));
+    images.each(&mut |some| {
+        let (words, rest) = some.pixels().as_chunks::<8>();
+        words.iter().for_each(|&word| add(u64::from_le_bytes(word)));
+        rest.iter().for_each(|&byte| add(u64::from(byte)));
+    })?;
     for target in targets.unwrap_or_default() {
         add(target.map_or(u64::MAX, u64::from));
     }
-    hash
+    Ok(hash)
 }

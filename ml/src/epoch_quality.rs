@@ -9,7 +9,7 @@
 //! It is also where a collapse is seen: see [`Collapse`].
 
 use crate::error::MlError;
-use crate::images::ImageSet;
+use crate::images::Images;
 use crate::model::Model;
 use crate::pairs::ViewRecipe;
 use crate::quality::{
@@ -133,14 +133,14 @@ impl Examiner {
     pub(crate) fn examine(
         &self,
         model: &Model,
-        images: &ImageSet,
+        images: &dyn Images,
         project: Option<&Head<'_>>,
         stop: &dyn Fn() -> bool,
     ) -> Result<(EpochQuality, Option<Collapse>), MlError> {
         let dim = model.embedding_dim();
         let mut vectors = Vec::with_capacity(self.places.len() * dim);
         for places in self.places.chunks(model.batch()) {
-            vectors.extend(model.embed(&images.select(places), stop)?);
+            vectors.extend(model.embed(&images.fetch(places)?, stop)?);
         }
         let spread = &vectors[..self.spread * dim];
         let labelled: Vec<f32> = self
@@ -168,10 +168,10 @@ impl Examiner {
     fn view_vectors(
         &self,
         model: &Model,
-        images: &ImageSet,
+        images: &dyn Images,
         stop: &dyn Fn() -> bool,
     ) -> Result<ViewVectors, MlError> {
-        let images = images.select(&self.places[..self.pairs]);
+        let images = images.fetch(&self.places[..self.pairs])?;
         let length = images.spec().image_len();
         let mut views = ViewVectors::default();
         let mut first_view = Vec::new();
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
     use crate::device::ComputeDevice;
     use crate::encoder::EncoderChoice;
-    use crate::images::{Color, InputSpec};
+    use crate::images::{Color, ImageSet, InputSpec};
     use crate::train::TrainOptions;
     use crate::views::Augmentation;
     use crate::weights::Weights;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Gradients, Tensor};
 
 use crate::encoder::residual::{ParameterVisitor, Role};
+use crate::kernels::{AdamWStep, Moved, adamw};
 use crate::weights::Weights;
 
 const BETA_1: f64 = 0.9;
@@ -33,10 +34,10 @@ impl AdamW {
         Self { weight_decay, steps: 0, moments: BTreeMap::new() }
     }
 
-    /// Starts the next step; its parameters are then shown to [`AdamWStep`].
-    pub(crate) fn step(&mut self, rate: f64, gradients: Gradients) -> AdamWStep<'_> {
+    /// Starts the next step; its parameters are then shown to [`Update`].
+    pub(crate) fn step(&mut self, rate: f64, gradients: Gradients) -> Update<'_> {
         self.steps += 1;
-        AdamWStep { rate, gradients, optimizer: self }
+        Update { rate, gradients, optimizer: self }
     }
 
     /// Adds its state to a checkpoint.
@@ -75,13 +76,13 @@ impl AdamW {
 }
 
 /// One step, under way.
-pub(crate) struct AdamWStep<'a> {
+pub(crate) struct Update<'a> {
     rate: f64,
     gradients: Gradients,
     optimizer: &'a mut AdamW,
 }
 
-impl ParameterVisitor for AdamWStep<'_> {
+impl ParameterVisitor for Update<'_> {
     fn visit<const D: usize>(&mut self, name: &str, role: Role, tensor: &mut Tensor<D>) {
         let decay = match role {
             Role::Weight => self.optimizer.weight_decay,
@@ -91,25 +92,28 @@ impl ParameterVisitor for AdamWStep<'_> {
         let Some(gradient) = tensor.grad_remove(&mut self.gradients) else { return };
         let shape = tensor.dims();
         let length = shape.iter().product::<usize>();
-        let gradient = gradient.reshape([length]);
-        let squared = gradient.clone().square();
-        let previous = self.optimizer.moments.remove(name);
-        let (first, second) = match previous {
-            None => (gradient.mul_scalar(1.0 - BETA_1), squared.mul_scalar(1.0 - BETA_2)),
-            Some(moments) => (
-                moments.first.mul_scalar(BETA_1) + gradient.mul_scalar(1.0 - BETA_1),
-                moments.second.mul_scalar(BETA_2) + squared.mul_scalar(1.0 - BETA_2),
-            ),
-        };
+        let moments = self.optimizer.moments.remove(name).unwrap_or_else(|| {
+            let zeros = Tensor::zeros([length], &gradient.device());
+            Moments { first: zeros.clone(), second: zeros }
+        });
         // Both means start from zero and are corrected for it.
         let steps = self.optimizer.steps as f64;
-        let scale = self.rate / (1.0 - BETA_1.powf(steps));
-        let root = second.clone().div_scalar(1.0 - BETA_2.powf(steps)).sqrt().add_scalar(EPSILON);
-        let change = (first.clone() / root).mul_scalar(scale).reshape(shape);
+        let step = AdamWStep {
+            beta_1: BETA_1,
+            beta_2: BETA_2,
+            rate: self.rate / (1.0 - BETA_1.powf(steps)),
+            correction: 1.0 - BETA_2.powf(steps),
+            epsilon: EPSILON,
+            kept: 1.0 - self.rate * decay,
+        };
+        let before = Moved {
+            parameter: tensor.clone().inner().reshape([length]),
+            first: moments.first,
+            second: moments.second,
+        };
+        let Moved { parameter, first, second } = adamw(before, gradient.reshape([length]), step);
         self.optimizer.moments.insert(name.to_owned(), Moments { first, second });
-
-        let kept = tensor.clone().inner().mul_scalar(1.0 - self.rate * decay);
-        *tensor = Tensor::from_inner(kept - change).require_grad();
+        *tensor = Tensor::from_inner(parameter.reshape(shape)).require_grad();
     }
 }
 

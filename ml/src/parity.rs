@@ -15,6 +15,7 @@ use crate::loss::{ContrastiveLoss, Positives, contrastive};
 use crate::random::Random;
 use crate::train::tests::Silent;
 use crate::train::{TrainOptions, train};
+use crate::views::{Augmentation, tests::apart};
 use crate::weights::{Weights, read};
 
 const INPUT: InputSpec = InputSpec { size: 12, color: Color::Gray };
@@ -115,4 +116,15 @@ fn training_and_embedding_agree() {
     let scale = cpu.iter().fold(0.0_f32, |largest, value| largest.max(*value));
     let apart = cpu.iter().zip(&gpu).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
     assert!(apart < 1e-2 * scale, "vectors are {apart} apart, of at most {scale}");
+}
+
+#[test]
+fn views_agree() {
+    let Some(gpu) = gpu() else { return };
+    // Above 64 pixels a side views are blurred, and their jitter is stronger.
+    let rgb = InputSpec { size: 66, color: Color::Rgb };
+    for (input, count) in [(INPUT, 6), (rgb, 2)] {
+        let apart = apart(gpu.inner(), input, &Augmentation::ALL, count);
+        assert!(apart < 1e-3, "{input:?}: views are {apart} apart");
+    }
 }

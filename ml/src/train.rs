@@ -8,6 +8,7 @@
 //! all work that was sent before.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Tensor, TensorData};
@@ -19,14 +20,15 @@ use crate::encoder::residual::{ParameterVisitor, ResidualEncoder, Role};
 use crate::encoder::{EncoderChoice, projection::add_initial_weights};
 use crate::epoch_quality::{EpochQuality, Examiner, Head};
 use crate::error::MlError;
-use crate::images::ImageSet;
+use crate::feed::Feed;
+use crate::images::Images;
 use crate::loss::{ContrastiveLoss, Positives, contrastive};
 use crate::model::Model;
 use crate::optimizer::AdamW;
 use crate::random::Random;
 use crate::recipe::Recipe;
 use crate::schedule::Schedule;
-use crate::views::{Augmentation, ViewDrawer};
+use crate::views::Augmentation;
 use crate::weights::{Weights, read};
 
 /// Steps after which the loss is fetched from a GPU.
@@ -105,7 +107,7 @@ pub struct StepProgress {
     pub steps: u32,
     /// The latest loss that is known; on a GPU a few steps old.
     pub loss: f64,
-    /// Source images a second.
+    /// Source images a second in this epoch, without the first step of a run.
     pub images_per_second: f64,
     /// Time left, by the speed so far.
     pub remaining: Duration,
@@ -175,7 +177,7 @@ pub struct Trained {
 /// after the warm-up it tells nothing apart any more, [`MlError::Stopped`] after the step, the epoch or the batch of its measures at which the observer said
 /// [`Flow::Stop`], and [`MlError::Device`].
 pub fn train(
-    images: &ImageSet,
+    images: &dyn Images,
     targets: Option<&[Option<u32>]>,
     options: &TrainOptions,
     resume: Option<&[u8]>,
@@ -207,12 +209,12 @@ pub fn train(
 
 /// A training under way.
 struct Training<'a> {
-    images: &'a ImageSet,
+    images: &'a dyn Images,
     targets: Option<&'a [Option<u32>]>,
     device: &'a ComputeDevice,
     recipe: Recipe,
     schedule: Schedule,
-    drawer: ViewDrawer,
+    feed: Rc<Feed<'a>>,
     /// The other views, the same for every batch; `None` if targets say what belongs together.
     views: Option<Positives>,
     examiner: Examiner,
@@ -223,14 +225,15 @@ struct Training<'a> {
     /// Epochs done.
     epoch: u32,
     curve: Vec<EpochSummary>,
-    /// When this run began, and how many steps it has done.
+    /// When this run began, when its first step was done, and how many steps it has done.
     began: Instant,
+    warm: Instant,
     steps_run: u64,
 }
 
 impl<'a> Training<'a> {
     fn new(
-        images: &'a ImageSet,
+        images: &'a dyn Images,
         targets: Option<&'a [Option<u32>]>,
         supervised: bool,
         recipe: Recipe,
@@ -241,7 +244,7 @@ impl<'a> Training<'a> {
         let dim = recipe.embedding_dim;
         let mut parameters = recipe.encoder.parameters();
         parameters.extend(projection::parameters(dim));
-        let data = digest(images, targets);
+        let data = digest(images, targets)?;
         let mut optimizer = AdamW::new(recipe.weight_decay);
         let (mut epoch, mut curve) = (0, Vec::new());
         let weights = match resume {
@@ -263,7 +266,7 @@ impl<'a> Training<'a> {
             targets,
             device,
             schedule: recipe.schedule(),
-            drawer: ViewDrawer::new(images.spec(), &recipe.augmentations, recipe.seed),
+            feed: Rc::new(Feed::new(images, &recipe, device)?),
             views: (!supervised)
                 .then(|| Positives::views(recipe.batch_size, recipe.loss, &device.autodiff())),
             examiner: Examiner::new(&recipe, targets),
@@ -274,6 +277,7 @@ impl<'a> Training<'a> {
             epoch,
             curve,
             began: Instant::now(),
+            warm: Instant::now(),
             steps_run: 0,
             recipe,
         })
@@ -286,18 +290,21 @@ impl<'a> Training<'a> {
         let order = self.order(epoch);
         let fetch_every = if self.device.is_cpu() { 1 } else { FETCH_EVERY };
         let mut losses = Losses::default();
-        for (index, batch) in order.chunks_exact(batch_size).enumerate() {
-            let loss = self.step(batch, epoch, index)?;
+        let feed = Rc::clone(&self.feed);
+        let mut step = 0;
+        feed.each_batch(epoch, order.chunks_exact(batch_size), |batch, views| {
+            let loss = self.step(batch, views, epoch, step)?;
             losses.waiting.push(loss);
-            let step = index + 1;
+            step += 1;
             if losses.waiting.len() >= fetch_every || step == steps {
                 losses.fetch(epoch, step)?;
             }
             let progress = self.progress(epoch, step, losses.latest, began);
-            if observer.on_step(&progress) == Flow::Stop {
-                return Err(MlError::Stopped);
+            match observer.on_step(&progress) {
+                Flow::Continue => Ok(()),
+                Flow::Stop => Err(MlError::Stopped),
             }
-        }
+        })?;
         self.end_epoch(epoch, &losses, began, observer)
     }
 
@@ -307,16 +314,17 @@ impl<'a> Training<'a> {
         Random::keyed(&key).permutation(self.images.len())
     }
 
-    /// One step; gives the loss without waiting for it.
-    fn step(&mut self, batch: &[usize], epoch: u32, index: usize) -> Result<Tensor<1>, MlError> {
-        let step = u64::from(epoch - 1) * self.recipe.steps_per_epoch as u64 + index as u64;
-        let input = self.images.spec();
-        let side = input.size as usize;
-        let values = self.drawer.draw(self.images, batch, epoch);
-        let shape = [2 * batch.len(), input.color.channels(), side, side];
-        let device = self.device.autodiff();
-        let views = Tensor::<4>::from_data(TensorData::new(values, shape), &device);
-
+    /// One step, with the views of its batch, `[2 * batch, channels, height, width]`; `done` steps of this epoch are behind it. Gives the loss without waiting
+    /// for it.
+    fn step(
+        &mut self,
+        batch: &[usize],
+        views: Tensor<4>,
+        epoch: u32,
+        done: usize,
+    ) -> Result<Tensor<1>, MlError> {
+        let step = u64::from(epoch - 1) * self.recipe.steps_per_epoch as u64 + done as u64;
+        let views = Tensor::from_inner(views);
         let projections = self.head.forward(self.encoder.forward(views, step));
         let loss = match (&self.views, self.targets) {
             (Some(positives), _) => contrastive(projections, positives, self.recipe.temperature),
@@ -325,7 +333,7 @@ impl<'a> Training<'a> {
                 let targets: Vec<_> = batch.iter().map(|&image| targets[image]).collect();
                 contrastive(
                     projections,
-                    &Positives::targets(&targets, &device),
+                    &Positives::targets(&targets, &self.device.autodiff()),
                     self.recipe.temperature,
                 )
             }
@@ -334,21 +342,35 @@ impl<'a> Training<'a> {
         self.encoder.visit(&mut update);
         self.head.visit(&mut update);
         self.steps_run += 1;
+        if self.steps_run == 1 {
+            self.warm = Instant::now();
+            let seconds = (self.warm - self.began).as_secs_f64();
+            tracing::debug!(seconds, "the first step is done");
+        }
         Ok(loss.inner())
     }
 
     fn progress(&self, epoch: u32, step: usize, loss: f64, epoch_began: Instant) -> StepProgress {
         let steps = self.recipe.steps_per_epoch;
+        // The first step of a run warms up: a GPU compiles and tunes in it. It counts only as long as there is no other.
+        let (run_began, run) = match self.steps_run {
+            2.. => (self.warm, self.steps_run - 1),
+            run => (self.began, run.max(1)),
+        };
+        let (epoch_began, done) = match step {
+            2.. if self.steps_run == step as u64 => (self.warm, step - 1),
+            _ => (epoch_began, step),
+        };
         let seconds = epoch_began.elapsed().as_secs_f64().max(1e-9);
         let left = u64::from(self.recipe.epochs - epoch) * steps as u64 + (steps - step) as u64;
-        let a_step = self.began.elapsed().as_secs_f64() / self.steps_run.max(1) as f64;
+        let a_step = run_began.elapsed().as_secs_f64() / run as f64;
         StepProgress {
             epoch,
             epochs: self.recipe.epochs,
             step: u32::try_from(step).unwrap_or(u32::MAX),
             steps: u32::try_from(steps).unwrap_or(u32::MAX),
             loss,
-            images_per_second: (step * self.recipe.batch_size) as f64 / seconds,
+            images_per_second: (done * self.recipe.batch_size) as f64 / seconds,
             remaining: Duration::try_from_secs_f64(a_step * left as f64).unwrap_or(Duration::MAX),
         }
     }
@@ -491,7 +513,7 @@ impl ParameterVisitor for Export {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::images::{Color, InputSpec};
+    use crate::images::{Color, ImageSet, InputSpec};
 
     const INPUT: InputSpec = InputSpec { size: 12, color: Color::Gray };
 
@@ -534,9 +556,13 @@ pub(crate) mod tests {
         let recipe = Recipe::resolve(images.len(), INPUT, &options, None).unwrap();
         let mut plain = Training::new(&images, None, false, recipe, None, None, &device).unwrap();
         for epoch in 1..=3 {
-            for (index, batch) in plain.order(epoch).chunks_exact(8).enumerate() {
-                plain.step(batch, epoch, index).unwrap();
-            }
+            let (feed, mut done) = (Rc::clone(&plain.feed), 0);
+            let order = plain.order(epoch);
+            feed.each_batch(epoch, order.chunks_exact(8), |batch, views| {
+                done += 1;
+                plain.step(batch, views, epoch, done - 1).map(|_| ())
+            })
+            .unwrap();
         }
         let bytes = |weights: &Weights| weights.to_safetensors("test", String::new()).unwrap();
         assert_eq!(bytes(measured.model.weights()), bytes(&plain.export(false).unwrap()));

@@ -25,6 +25,8 @@ use crate::wire::{Frame, ReadFailure, Wire};
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take to read the last message.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long rows wait for others to be written with.
+const ROWS_WAIT: Duration = Duration::from_millis(5);
 
 /// Why something came to no good end.
 #[derive(Debug)]
@@ -143,10 +145,28 @@ impl Client {
         cancel: &CancellationToken,
         work: impl Future<Output = Result<T, SqlError>>,
     ) -> Result<T, Failure> {
+        self.run_behind(None, cancel, work).await
+    }
+
+    /// The same behind rows that have not been written yet: they are, unless the work ends soon and more can go with them.
+    pub(crate) async fn run_behind_rows<T>(
+        &mut self,
+        cancel: &CancellationToken,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, Failure> {
+        self.run_behind(Some(Instant::now() + ROWS_WAIT), cancel, work).await
+    }
+
+    async fn run_behind<T>(
+        &mut self,
+        rows_due: Option<Instant>,
+        cancel: &CancellationToken,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, Failure> {
         let mut work = std::pin::pin!(caught(work));
         let mut interrupt = None;
         let mut deadline = Instant::now();
-        let mut noticed = false;
+        let mut is_due = false;
         loop {
             tokio::select! {
                 biased;
@@ -168,18 +188,23 @@ impl Client {
                     tracing::warn!("a statement does not stop and is no longer waited for");
                     return Err(interrupt.unwrap_or(Interrupt::Cancel).failure());
                 }
-                result = self.wire.write_some(), if noticed && self.wire.has_output() => {
+                result = self.wire.write_some(), if is_due && self.wire.has_output() => {
                     if result.is_err() {
                         cancel.cancel();
                         interrupt = Some(Interrupt::Gone);
                         deadline = Instant::now() + CANCEL_GRACE;
-                        noticed = false;
+                        is_due = false;
                     }
                 }
                 // A client that does not read what it is sent gets no more notices until it does.
                 Some(notice) = self.notices.recv(), if !self.wire.is_full() => {
                     self.wire.put(&notice_response(&notice));
-                    noticed = true;
+                    is_due = true;
+                }
+                () = tokio::time::sleep_until(rows_due.unwrap_or(deadline)),
+                    if rows_due.is_some() && !is_due && interrupt.is_none() =>
+                {
+                    is_due = true;
                 }
             }
         }

@@ -184,7 +184,7 @@ impl Rows {
     async fn next_batch(&mut self, client: &mut Client) -> Result<Option<RecordBatch>, Failure> {
         let stream = &mut self.stream;
         let next = async { stream.next().await.transpose() };
-        let batch = client.run(&self.cancel, next).await?;
+        let batch = client.run_behind_rows(&self.cancel, next).await?;
         // A stream that takes no notice of its token is stopped here.
         if self.cancel.is_cancelled() {
             return Err(canceled().into());

@@ -2,7 +2,8 @@
 //!
 //! An image comes from a file or from bytes, is checked against [`ImageLimits`] by its header alone, decoded,
 //! turned upright, made square, and stands as bytes in an [`ImageSet`], `[count, channels, height, width]`. That is the form
-//! which training and embedding keep on their device; nothing after this module knows about formats or colour models.
+//! which training and embedding keep on their device; nothing after this module knows about formats or colour models. A set that memory should not hold
+//! lies in an [`ImageFile`]; both are [`Images`].
 //!
 //! Rules, and why:
 //!
@@ -18,6 +19,7 @@
 //! writing of images (see [`crate::digits`], which draws its own).
 
 mod decode;
+mod file;
 mod jpeg;
 mod load;
 mod preview;
@@ -27,7 +29,10 @@ mod tests;
 
 use std::path::PathBuf;
 
+use crate::error::MlError;
+
 pub use decode::{image_bytes, probe};
+pub use file::{ImageFile, load_images_within};
 pub use load::{choose_input_spec, load_images};
 pub use preview::preview;
 
@@ -164,6 +169,58 @@ impl ImageSet {
             pixels.extend_from_slice(self.image(index));
         }
         ImageSet { spec: self.spec, pixels }
+    }
+}
+
+/// Decoded images of one shape, in memory or not: what a training learns from.
+pub trait Images: Send + Sync {
+    /// The shape of each image.
+    fn spec(&self) -> InputSpec;
+
+    /// Number of images.
+    fn len(&self) -> usize;
+
+    /// True if there is no image.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The images at these places, in this order. Panics if one is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`MlError::Io`] if they cannot be read from where they are.
+    fn fetch(&self, places: &[usize]) -> Result<ImageSet, MlError>;
+
+    /// Hands all images to `see`, in their order, some at a time. The bytes of all but the last some are a multiple of eight.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    fn each(&self, see: &mut dyn FnMut(&ImageSet)) -> Result<(), MlError> {
+        let at_once = (EACH_BYTES / self.spec().image_len().max(1)).next_multiple_of(8).max(8);
+        for start in (0..self.len()).step_by(at_once) {
+            let places: Vec<usize> = (start..self.len().min(start + at_once)).collect();
+            see(&self.fetch(&places)?);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that [`Images::each`] shows at a time, about.
+const EACH_BYTES: usize = 1 << 20;
+
+impl Images for ImageSet {
+    fn spec(&self) -> InputSpec {
+        self.spec
+    }
+
+    fn len(&self) -> usize {
+        ImageSet::len(self)
+    }
+
+    fn fetch(&self, places: &[usize]) -> Result<ImageSet, MlError> {
+        Ok(self.select(places))
     }
 }
 

@@ -18,6 +18,7 @@ use super::microkernel::{
     unpack_weights,
 };
 use super::simd::Instructions;
+use super::winograd;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
@@ -105,7 +106,7 @@ impl Geometry {
     }
 
     /// Position in the weights of output channel `output`, input channel `input`, kernel row `y`, kernel column `x`.
-    fn weight_index(&self, output: usize, input: usize, y: usize, x: usize) -> usize {
+    pub(super) fn weight_index(&self, output: usize, input: usize, y: usize, x: usize) -> usize {
         ((output * self.in_channels + input) * self.kernel[0] + y) * self.kernel[1] + x
     }
 
@@ -165,6 +166,12 @@ pub(super) fn forward(
     if output.is_empty() {
         return;
     }
+    if let Some(residual) = finish.residual {
+        assert_eq!(residual.len(), output.len(), "residual");
+    }
+    if winograd::suits(geometry) {
+        return winograd::forward(instructions, geometry, input, weight, finish, output);
+    }
     let packed = pack_weights(instructions, weight, &geometry.weight_layout());
     let bias = finish.bias.map(|bias| {
         assert_eq!(bias.len(), geometry.out_channels, "bias");
@@ -172,9 +179,6 @@ pub(super) fn forward(
         padded.resize(padded_channels(instructions, geometry.out_channels), 0.0);
         padded
     });
-    if let Some(residual) = finish.residual {
-        assert_eq!(residual.len(), output.len(), "residual");
-    }
 
     let group = geometry.images_per_task(geometry.output());
     let layout = WindowLayout::new(geometry, group);
@@ -225,6 +229,10 @@ pub(super) fn input_gradient(
     if output_gradient.is_empty() || input_gradient.is_empty() {
         input_gradient.fill(0.0);
         return;
+    }
+    if winograd::suits(geometry) {
+        let gradient = output_gradient;
+        return winograd::input_gradient(instructions, geometry, weight, gradient, input_gradient);
     }
     let output_size = geometry.output();
     let axes: [Axis; 2] = std::array::from_fn(|axis| Axis::new(geometry, axis, output_size[axis]));
@@ -358,6 +366,10 @@ pub(super) fn weight_gradient(
     if output_gradient.is_empty() || weight_gradient.is_empty() {
         weight_gradient.fill(0.0);
         return;
+    }
+    if winograd::suits(geometry) {
+        let gradient = output_gradient;
+        return winograd::weight_gradient(instructions, geometry, input, gradient, weight_gradient);
     }
     let group = geometry.images_per_task(geometry.output());
     let layout = WindowLayout::new(geometry, group);
@@ -660,6 +672,10 @@ mod tests {
             (2, [32, 32], [4, 4], [5, 5], [1, 1], [2, 2]),
             (2, [3, 5], [6, 7], [3, 3], [2, 1], [0, 2]),
             (2, [40, 7], [1, 1], [1, 1], [1, 1], [0, 0]),
+            (3, [32, 64], [7, 5], [3, 3], [1, 1], [1, 1]),
+            (2, [64, 32], [14, 14], [3, 3], [1, 1], [1, 1]),
+            (5, [48, 80], [4, 4], [3, 3], [1, 1], [1, 1]),
+            (2, [32, 32], [1, 3], [3, 3], [1, 1], [1, 1]),
         ]
         .into_iter()
         .map(|(batch, [in_channels, out_channels], input, kernel, stride, padding)| Geometry {
@@ -765,10 +781,14 @@ mod tests {
     #[test]
     fn the_number_of_threads_does_not_change_a_bit() {
         let set = Instructions::detect();
-        for geometry in geometries()
+        let (direct, by_tiles): (Vec<_>, Vec<_>) =
+            geometries().into_iter().partition(|geometry| !winograd::suits(geometry));
+        assert!(by_tiles.len() > 2);
+        for geometry in direct
             .into_iter()
-            .map(|geometry| Geometry { batch: geometry.batch * 37, ..geometry })
             .take(7)
+            .chain(by_tiles)
+            .map(|geometry| Geometry { batch: geometry.batch * 37, ..geometry })
         {
             let x = numbers(geometry.batch * geometry.input_length(), 1);
             let weight = numbers(geometry.weight_values(), 2);

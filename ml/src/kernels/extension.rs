@@ -7,6 +7,7 @@ use super::buffers;
 use super::convolution::{self, Finish, Geometry};
 use super::normalisation::{self, ChannelGradients, Statistics};
 use super::simd::Instructions;
+use super::{AdamWStep, adamw};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -205,6 +206,45 @@ impl<C: CheckpointStrategy> ResidualKernels for Autodiff<Flex, C> {
             }
         };
         (output, mean, variance)
+    }
+}
+
+/// What an optimizer does with tensors that no gradient passes through.
+#[backend_extension(Flex)]
+pub(super) trait OptimizerKernels: Backend {
+    /// A parameter's next value and its gradient's running means, all of one dimension.
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+impl OptimizerKernels for Flex {
+    fn adamw(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        first: FlexTensor,
+        second: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (parameter, gradient) = (in_order(parameter), in_order(gradient));
+        let (mut first, mut second) = (in_order(first), in_order(second));
+        let mut updated = buffers::take(values(&parameter).len());
+        adamw::step(
+            step,
+            values(&parameter),
+            values(&gradient),
+            first.storage_mut(),
+            second.storage_mut(),
+            &mut updated,
+        );
+        let updated = tensor(updated, parameter.shape());
+        recycle(gradient);
+        recycle(parameter);
+        (updated, first, second)
     }
 }
 

@@ -34,22 +34,24 @@
 //! ```
 //!
 //! Results are the same bits with any number of threads. Where to look: `simd` has the instructions, `microkernel` the two inner loops,
-//! `convolution` the three computations of a convolution, `normalisation` the fused passes, `buffers` the memory kept between operations
-//! ([`release_buffers`] frees it), `extension` the operations for burn.
+//! `convolution` the three computations of a convolution, `normalisation` the fused passes, `adamw` the optimizer's, `buffers` the memory kept between
+//! operations ([`release_buffers`] frees it), `extension` the operations for burn.
 
+mod adamw;
 mod buffers;
 mod convolution;
 mod extension;
 mod microkernel;
 mod normalisation;
 mod simd;
+mod winograd;
 
 use burn::backend::Dispatch;
 use burn::tensor::activation::relu;
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Device, Tensor};
-use extension::{ResidualKernels, Summand};
+use extension::{OptimizerKernels, ResidualKernels, Summand};
 
 /// How the kernel moves over the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +80,34 @@ pub struct Normalised {
     pub mean: Tensor<1>,
     /// The variance of each channel, divided by the number of values, `[channels]`; carries no gradient.
     pub variance: Tensor<1>,
+}
+
+/// The numbers of one step of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// Part of the gradients' running mean that stays.
+    pub beta_1: f64,
+    /// Part of the squared gradients' running mean that stays.
+    pub beta_2: f64,
+    /// The learning rate divided by `1 - beta_1^t`, which corrects a mean that started from zero.
+    pub rate: f64,
+    /// What the mean of squares is divided by for the same reason, `1 - beta_2^t`.
+    pub correction: f64,
+    /// Added to the root of the mean of squares.
+    pub epsilon: f64,
+    /// What decay leaves of a parameter: the learning rate times the decay taken off 1.
+    pub kept: f64,
+}
+
+/// A parameter after a step of AdamW and its gradient's two running means, all `[length]` and without gradients.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    /// The parameter.
+    pub parameter: Tensor<1>,
+    /// The mean of the gradients.
+    pub first: Tensor<1>,
+    /// The mean of the squared gradients.
+    pub second: Tensor<1>,
 }
 
 /// Frees the buffers that the kernels keep between operations. For the end of a training: what is kept then is only in the way.
@@ -222,6 +252,36 @@ pub fn fold_batch_norm(
 pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
     let [batch, height, width, channels] = x.dims();
     x.reshape([batch, height * width, channels]).mean_dim(1).reshape([batch, channels])
+}
+
+/// One step of AdamW for one parameter; both means start as zeros.
+///
+/// # Panics
+///
+/// If the lengths differ or a tensor has gradients.
+pub fn adamw(before: Moved, gradient: Tensor<1>, step: AdamWStep) -> Moved {
+    let Moved { parameter, first, second } = before;
+    if is_accelerated(&parameter) {
+        let (parameter, first, second) = <Dispatch as OptimizerKernels>::adamw(
+            parameter.into_dispatch(),
+            gradient.into_dispatch(),
+            first.into_dispatch(),
+            second.into_dispatch(),
+            step,
+        );
+        return Moved {
+            parameter: Tensor::from_dispatch(parameter),
+            first: Tensor::from_dispatch(first),
+            second: Tensor::from_dispatch(second),
+        };
+    }
+    let AdamWStep { beta_1, beta_2, rate, correction, epsilon, kept } = step;
+    let squared = gradient.clone().square();
+    let first = first.mul_scalar(beta_1) + gradient.mul_scalar(1.0 - beta_1);
+    let second = second.mul_scalar(beta_2) + squared.mul_scalar(1.0 - beta_2);
+    let root = second.clone().div_scalar(correction).sqrt().add_scalar(epsilon);
+    let change = (first.clone() / root).mul_scalar(rate);
+    Moved { parameter: parameter.mul_scalar(kept) - change, first, second }
 }
 
 /// [`conv2d`] through burn's own operation, which wants the channels first.

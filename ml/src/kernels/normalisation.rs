@@ -7,12 +7,12 @@
 //!
 //! backward (Ioffe and Szegedy 2015, section 3), one pass sums the gradients of `gamma` and `beta` and one writes that of `x`. The
 //! variance is the biased one, as published. These passes are bound by memory, so they are plain loops that the
-//! compiler vectorises, compiled for several instruction sets by `pulp`.
+//! compiler vectorises, compiled for several instruction sets ([`vectorised`]).
 //!
 //! Sums are taken over a partition of the positions that depends on the shapes only: `f32` within a block of a few rows, `f64`
 //! across blocks, in the order of the rows. Any number of threads gives the same bits.
 
-use pulp::Arch;
+use super::simd::vectorised;
 use rayon::prelude::*;
 
 /// Rows whose sum is taken in `f32`.
@@ -105,14 +105,13 @@ pub(super) fn normalise(
         .map(|((beta, scale), mean)| beta - mean * scale)
         .collect();
     let length = task_length(channels);
-    let arch = Arch::new();
     if let Some(residual) = residual {
         assert_eq!(residual.len(), y.len(), "residual");
         y.par_chunks_mut(length)
             .zip(x.par_chunks(length))
             .zip(residual.par_chunks(length))
             .for_each(|((y, x), residual)| {
-                arch.dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         let rows = y
@@ -132,7 +131,7 @@ pub(super) fn normalise(
             });
     } else {
         y.par_chunks_mut(length).zip(x.par_chunks(length)).for_each(|(y, x)| {
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
@@ -178,7 +177,6 @@ pub(super) fn normalise_backward(
 
     let mean = &statistics.mean[..];
     let part = rows_per_part(positions) * channels;
-    let arch = Arch::new();
     let parts: Vec<[Vec<f64>; 2]> = gradient
         .par_chunks_mut(part)
         .enumerate()
@@ -188,7 +186,7 @@ pub(super) fn normalise_backward(
             let output = output.map(|output| &output[values]);
             let mut totals = [vec![0.0f64; channels], vec![0.0f64; channels]];
             let (mut sums, mut products) = (vec![0.0f32; channels], vec![0.0f32; channels]);
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     let block = ROWS_PER_BLOCK * channels;
@@ -241,7 +239,7 @@ pub(super) fn normalise_backward(
             assert_eq!(x_gradient.len(), x.len(), "gradient of the input");
             let tasks = x_gradient.par_chunks_mut(length).zip(x.par_chunks(length));
             tasks.zip(gradient.par_chunks(length)).for_each(|((target, x), gradient)| {
-                arch.dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         let rows = target.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
@@ -259,7 +257,7 @@ pub(super) fn normalise_backward(
         }
         None => {
             gradient.par_chunks_mut(length).zip(x.par_chunks(length)).for_each(|(gradient, x)| {
-                arch.dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         for (gradient, x) in
@@ -305,14 +303,13 @@ fn sum_by_channel(
     add: impl Fn(std::ops::Range<usize>, [&mut [f32]; 2]) + Sync,
 ) -> [Vec<f64>; 2] {
     let part = rows_per_part(positions);
-    let arch = Arch::new();
     let parts = (0..positions.div_ceil(part))
         .into_par_iter()
         .map(|index| {
             let end = ((index + 1) * part).min(positions);
             let mut totals = [vec![0.0f64; channels], vec![0.0f64; channels]];
             let (mut first, mut second) = (vec![0.0f32; channels], vec![0.0f32; channels]);
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     for start in (index * part..end).step_by(ROWS_PER_BLOCK) {

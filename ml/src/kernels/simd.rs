@@ -2,7 +2,7 @@
 //!
 //! A kernel is written once, generic over [`Lanes`], and compiled for AVX-512, for AVX2 with FMA and for whatever the
 //! target has at least; [`Instructions`] says which this processor has and runs one. The set of operations is the handful that
-//! convolution needs. Elementwise passes do not need it: they are bound by memory and go through `pulp`.
+//! convolution needs. Elementwise passes do not need it: they are bound by memory, and go through [`vectorised`].
 //!
 //! # Safety
 //!
@@ -42,6 +42,9 @@ pub(super) trait Lanes: Copy + Send + Sync {
 
     /// `a + b`.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// `a - b`.
+    fn subtract(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
     /// The larger of `a` and zero, lane by lane; NaN stays NaN.
     fn relu(self, a: Self::Vector) -> Self::Vector;
@@ -118,6 +121,24 @@ impl Instructions {
     }
 }
 
+/// Runs a plain loop, compiled for the widest instructions that this processor has; the compiler finds the vectors. The closure must be
+/// `#[inline(always)]`, and so must be what it calls. It is called where it lies, for the function that calls a closure by value is not inlined, and would run
+/// it with the instructions of the least processor.
+pub(super) fn vectorised<T>(run: impl FnMut() -> T) -> T {
+    struct Loop<F>(F);
+
+    impl<T, F: FnMut() -> T> Kernel for Loop<F> {
+        type Output = T;
+
+        #[inline(always)]
+        fn run<L: Lanes, const ROWS: usize>(mut self, _: L) -> T {
+            (self.0)()
+        }
+    }
+
+    Instructions::detect().run(Loop(run))
+}
+
 /// What every target has: four lanes that the compiler turns into NEON, SSE2 or plain code.
 #[derive(Clone, Copy)]
 pub(super) struct Portable(());
@@ -156,6 +177,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn subtract(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] - b[lane])
+    }
+
+    #[inline(always)]
     fn relu(self, a: Self::Vector) -> Self::Vector {
         std::array::from_fn(|lane| if a[lane] < 0.0 { 0.0 } else { a[lane] })
     }
@@ -168,8 +194,9 @@ mod x86 {
     use super::{Kernel, Lanes};
     use std::arch::x86_64::{
         __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps,
-        _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     /// # Safety
@@ -233,6 +260,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn subtract(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
         fn relu(self, a: Self::Vector) -> Self::Vector {
             // SAFETY: `self` proves AVX2. MAXPS answers its second operand when one is NaN.
             unsafe { _mm256_max_ps(_mm256_setzero_ps(), a) }
@@ -272,6 +305,12 @@ mod x86 {
         fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
             // SAFETY: `self` proves AVX-512F.
             unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn subtract(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+            // SAFETY: `self` proves AVX-512F.
+            unsafe { _mm512_sub_ps(a, b) }
         }
 
         #[inline(always)]

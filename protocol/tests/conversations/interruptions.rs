@@ -68,6 +68,17 @@ async fn a_cancel_request_stops_rows_that_nobody_reads() {
 }
 
 #[tokio::test]
+async fn rows_do_not_wait_for_those_that_are_not_made_yet() {
+    let server = mock::start().await;
+    let mut client = RawClient::connect(server.address).await;
+    client.send(&message(b'Q', &cstring("hesitant"))).await;
+    let messages = client.messages(4).await;
+    assert_eq!(messages[1..], ["D [0]", "D [1]", "D [2]"]);
+    cancel(&server, client.id, &client.secret.clone()).await;
+    assert_eq!(code_of(&client.answer().await[0]), "57014");
+}
+
+#[tokio::test]
 async fn a_client_that_has_gone_stops_what_runs() {
     let server = mock::start().await;
     // It closes while nothing more is to be read, or with messages sent ahead.

@@ -9,6 +9,7 @@
 //! | `wait` | sends a notice every 20 ms until it is cancelled |
 //! | `stubborn` | never answers, and takes no notice of being cancelled |
 //! | `endless` | rows without end, without looking at its token |
+//! | `hesitant` | three rows, and then none for ever |
 //! | `notice TEXT`, `fail`, `panic`, `panic later` | as they say; `later` means within the rows |
 //! | `fail after N` | N rows, then an error |
 //! | `begin`, `commit`, `rollback` | transactions |
@@ -227,7 +228,11 @@ impl Session for MockSession {
                     .collect();
                 Description { parameters, columns: columns(fields), open: None }
             }
-            ["series", ..] | ["endless"] | ["fail", "after", ..] | ["panic", "later"] => {
+            ["series", ..]
+            | ["endless"]
+            | ["hesitant"]
+            | ["fail", "after", ..]
+            | ["panic", "later"] => {
                 Description { parameters: Vec::new(), columns: Some(int4_column()), open: None }
             }
             ["values", rest @ ..] => {
@@ -340,6 +345,10 @@ impl Session for MockSession {
                     Ok(int4_batch((0..1000).collect()))
                 });
                 Ok(rows(int4_column(), batches.boxed()))
+            }
+            ["hesitant"] => {
+                let first = stream::iter([Ok(int4_batch(vec![0, 1, 2]))]);
+                Ok(rows(int4_column(), first.chain(stream::pending()).boxed()))
             }
             ["notice", text @ ..] => {
                 context.notices.send(

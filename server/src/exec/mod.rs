@@ -22,6 +22,8 @@ mod interruptible;
 pub mod keep;
 pub mod models;
 pub mod pgvector;
+pub mod piecewise;
+mod planning;
 pub mod query;
 pub mod rowset;
 pub mod session;

@@ -15,6 +15,7 @@ use thanosql_protocol::{Response, RowStream, RowsTag, SqlError};
 
 use super::Control;
 use super::interruptible::interruptible;
+use super::planning;
 use crate::error::datafusion_error;
 use crate::functions::{resolve_constants, separate_nested};
 use crate::plan::{self, Scope};
@@ -73,12 +74,12 @@ async fn optimized(
     // EXPLAIN computes nothing of what it explains.
     if matches!(plan, LogicalPlan::Explain(_)) {
         let plan = use_indexes(plan, state.config())?;
-        return state.query_planner().create_physical_plan(&plan, state).await;
+        return planning::physical(state, &plan).await;
     }
     let plan = resolve_constants(plan, state.config_options()).await?;
     let plan = use_indexes(plan, state.config())?;
     let plan = separate_nested(plan)?;
-    state.query_planner().create_physical_plan(&plan, state).await
+    planning::physical(state, &plan).await
 }
 
 /// The columns of a plan's rows, as they are described to clients.

@@ -30,7 +30,7 @@ use crate::files::file_name;
 use crate::functions::embed::{Image, images_of};
 use crate::learning::{
     BuildRequest, ModelMetadata, OnError, TargetColumn, TrainingRow, color_name, model_exists,
-    within_limit,
+    values_within_limit,
 };
 use crate::plan::rows::{Fallback, find_column, image_column, is_text, model, options};
 use crate::plan::{self, Scope};
@@ -258,7 +258,7 @@ impl ClientSession {
             sql::OnError::Fail => OnError::Fail,
             sql::OnError::Skip => OnError::Skip,
         };
-        let limit = self.server.learning.options().max_training_bytes;
+        let limit = self.server.learning.options().training_memory_bytes;
         let stream = control.run(self.start(scope, plan)).await?;
         let mut stream = controlled(stream, control.clone());
         let mut rows = Vec::new();
@@ -266,7 +266,7 @@ impl ClientSession {
         while let Some(batch) = stream.next().await {
             let batch = batch?;
             bytes = bytes.saturating_add(value_bytes(batch.column(columns.image)));
-            within_limit(bytes, limit).map_err(|error| error.at(body.position))?;
+            values_within_limit(bytes, limit).map_err(|error| error.at(body.position))?;
             tokio::task::block_in_place(|| {
                 self.read_batch(&batch, &columns, schema.as_arrow(), on_error, &mut rows)
             })?;

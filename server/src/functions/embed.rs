@@ -78,6 +78,11 @@ impl EmbedContext {
         }
     }
 
+    /// Rows that are embedded at once.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        self.batch_size.unwrap_or(self.learning.options().embed_batch).max(1)
+    }
+
     fn model(&self, name: &str) -> Result<ModelEntry, SqlError> {
         self.snapshot.model(name).ok_or_else(|| {
             SqlError::new(SqlState::UNDEFINED_OBJECT, format!("model \"{name}\" does not exist"))
@@ -163,6 +168,10 @@ impl ScalarUDFImpl for EmbedFunction {
 
 #[async_trait]
 impl AsyncScalarUDFImpl for EmbedFunction {
+    fn ideal_batch_size(&self) -> Option<usize> {
+        Some(self.context.rows_at_once())
+    }
+
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let outcome = self.call(args).await;
         outcome.map(ColumnarValue::Array).map_err(through_datafusion)

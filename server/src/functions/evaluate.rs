@@ -163,6 +163,10 @@ impl ScalarUDFImpl for Examine {
 
 #[async_trait]
 impl AsyncScalarUDFImpl for Examine {
+    fn ideal_batch_size(&self) -> Option<usize> {
+        Some(self.context.embed.rows_at_once())
+    }
+
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let mut columns = Vec::with_capacity(2);
         for argument in &args.args {

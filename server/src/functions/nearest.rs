@@ -32,6 +32,9 @@ use super::vector_column::{Vectors, different_lengths};
 use crate::error::{datafusion_error, through_datafusion};
 use crate::learning::ml_error;
 
+/// Vectors that are compared with the other table at once: a block of [`Gallery::nearest`].
+const QUERIES_AT_ONCE: usize = 256;
+
 /// What compute.similarity rests on in one statement.
 pub struct NearestContext {
     /// The other table's vectors and labels, in this order.
@@ -180,6 +183,10 @@ impl ScalarUDFImpl for Nearest {
 
 #[async_trait]
 impl AsyncScalarUDFImpl for Nearest {
+    fn ideal_batch_size(&self) -> Option<usize> {
+        Some(QUERIES_AT_ONCE)
+    }
+
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some(argument) = args.args.first() else {
             return Err(through_datafusion(crate::error::internal("nearest takes a vector")));

@@ -101,6 +101,10 @@ impl ScalarUDFImpl for PredictFunction {
 
 #[async_trait]
 impl AsyncScalarUDFImpl for PredictFunction {
+    fn ideal_batch_size(&self) -> Option<usize> {
+        Some(self.context.embed.rows_at_once())
+    }
+
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let outcome = self.call(args).await;
         outcome.map(ColumnarValue::Array).map_err(through_datafusion)

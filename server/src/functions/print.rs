@@ -34,7 +34,10 @@ use crate::learning::image_error;
 const PREVIEW_COLUMNS: u32 = 32;
 const PREVIEW_ROWS: u32 = 16;
 
-/// Files of one batch that are read at once.
+/// Images that are read before the first of them is shown; they stand in memory.
+const ROWS_AT_ONCE: usize = 64;
+
+/// Files of those that are read at once.
 const READS_AT_ONCE: usize = 4;
 
 /// The struct's column before it is taken apart.
@@ -168,6 +171,10 @@ impl ScalarUDFImpl for PrintFunction {
 
 #[async_trait]
 impl AsyncScalarUDFImpl for PrintFunction {
+    fn ideal_batch_size(&self) -> Option<usize> {
+        Some(ROWS_AT_ONCE)
+    }
+
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some(argument) = args.args.first() else {
             return Err(through_datafusion(SqlError::new(

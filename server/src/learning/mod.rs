@@ -49,13 +49,13 @@ pub(crate) use pretrained::read_file;
 use reference::Reference;
 pub(crate) use request::color_name;
 use training::{Shared, TrainingTask};
-pub(crate) use training::{model_exists, within_limit};
+pub(crate) use training::{model_exists, values_within_limit};
 use worker::{EmbedTask, PIECE_PERMITS, Purpose, Worker};
 
 /// Most decoded bytes of one piece of embedding work, whatever the batch size asks for.
 const MAX_PIECE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Pieces of one statement that are under way at once: one on the device, one being decoded.
+/// Pieces of one call that are under way at once: one on the device, one being decoded.
 const PIECES_AHEAD: usize = 2;
 
 /// What the learning side is configured with.
@@ -73,8 +73,12 @@ pub struct LearningOptions {
     pub max_jobs: usize,
     /// Jobs that have ended and are still listed.
     pub finished_jobs: usize,
-    /// Largest training set: its images decoded, and those that came as values.
+    /// Memory for a training's images: those that came as values, and decoded ones, which beyond it lie in a file.
+    pub training_memory_bytes: u64,
+    /// Largest training set: its images decoded, in memory or in a file, and those that came as values.
     pub max_training_bytes: u64,
+    /// The folder of that file.
+    pub scratch: PathBuf,
     /// Largest model's file that is read.
     pub max_model_file_bytes: u64,
     /// ResNet-18's weights from elsewhere.
@@ -92,7 +96,9 @@ impl Default for LearningOptions {
             embed_batch: 256,
             max_jobs: 100,
             finished_jobs: 1000,
-            max_training_bytes: 4 << 30,
+            training_memory_bytes: 2 << 30,
+            max_training_bytes: 256 << 30,
+            scratch: std::env::temp_dir(),
             max_model_file_bytes: 512 << 20,
             pretrained_resnet18: None,
             files: FileAccess::default(),

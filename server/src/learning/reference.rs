@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use thanosql_ml::quality::Gallery;
-use thanosql_ml::{ImageSet, MlError, Model};
+use thanosql_ml::{Images, MlError, Model};
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::ModelEntry;
 
@@ -40,7 +40,7 @@ pub struct Reference {
 /// The vectors of the labelled images, to be stored; none if no row has a target. `between` is called from time to time, and stops the work by an error.
 pub(crate) fn labelled_vectors(
     model: &Model,
-    images: &ImageSet,
+    images: &dyn Images,
     rows: &[KeptRow<'_>],
     mut between: impl FnMut() -> Result<(), MlError>,
 ) -> Result<Option<Vec<u8>>, MlError> {
@@ -52,7 +52,7 @@ pub(crate) fn labelled_vectors(
     let mut bytes = Vec::with_capacity(labelled.len() * model.embedding_dim() * size_of::<f32>());
     for chunk in labelled.chunks(CHUNK) {
         between()?;
-        let vectors = model.embed(&images.select(chunk), &|| false)?;
+        let vectors = model.embed(&images.fetch(chunk)?, &|| false)?;
         bytes.extend(vectors.iter().flat_map(|value| value.to_le_bytes()));
     }
     Ok(Some(bytes))

@@ -508,6 +508,36 @@ async fn a_training_set_over_the_limit_is_refused_before_it_is_decoded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn images_that_memory_does_not_hold_teach_the_same() {
+    let place = Place::with_digits(40);
+    let store = place.store();
+    let options = |training_memory_bytes| LearningOptions {
+        device: DeviceChoice::Cpu,
+        training_memory_bytes,
+        scratch: place.folder.path().to_owned(),
+        ..LearningOptions::default()
+    };
+    for (name, memory) in [("in_memory", 40 * 28 * 28), ("in_a_file", 40 * 28 * 28 - 1)] {
+        let learning = Learning::start(store.clone(), options(memory)).unwrap();
+        finish(learning.submit(place.request(name, 2)).unwrap()).await.unwrap();
+        learning.shutdown().await;
+    }
+    assert_eq!(weights(&store, "in_memory"), weights(&store, "in_a_file"));
+    let fingerprint = |name: &str| {
+        let entry = store.snapshot().model(name).unwrap();
+        ModelMetadata::read(&entry).unwrap().fingerprint
+    };
+    assert_eq!(fingerprint("in_memory"), fingerprint("in_a_file"));
+
+    // A folder that cannot hold the file fails the job with the system's word for it.
+    let options = LearningOptions { scratch: place.folder.path().join("nowhere"), ..options(1) };
+    let learning = Learning::start(store.clone(), options).unwrap();
+    let error = finish(learning.submit(place.request("m", 0)).unwrap()).await.unwrap_err();
+    assert_eq!(error.code, SqlState::UNDEFINED_FILE, "{error}");
+    learning.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_exported_model_embeds_the_same_under_another_name() {
     let place = Place::with_digits(24);
     let store = place.store();

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use thanosql_ml::images::{ImageFailure, ImageSource, choose_input_spec, load_images};
+use thanosql_ml::images::{ImageFailure, ImageSource, choose_input_spec, load_images_within};
 use thanosql_ml::{
-    Color, EpochReport, EpochSummary, Flow, ImageSet, InputSpec, MlError, Model, Pretrained,
+    Color, EpochReport, EpochSummary, Flow, Images, InputSpec, MlError, Model, Pretrained,
     StepProgress, Trained, TrainingObserver,
 };
 use thanosql_protocol::{SqlError, SqlState};
@@ -236,7 +236,7 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
         })
         .collect();
     let classes = request.target.as_ref().map(|_| class_numbers(&kept));
-    let fingerprint = fingerprint(&images);
+    let fingerprint = fingerprint(&*images).map_err(ml_error)?;
     same_images(&job, shared, &fingerprint)?;
     let loading = clock.elapsed().as_secs_f64();
 
@@ -247,7 +247,7 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
     let mut observer = Observer::new(&job, worker, shared);
     let mut run = |resume: Option<&[u8]>| {
         thanosql_ml::train(
-            &images,
+            &*images,
             classes.as_deref(),
             &request.options,
             resume,
@@ -310,7 +310,7 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
     };
     let weights = model.to_safetensors().map_err(ml_error)?;
     let rows = TrainingRows::to_ipc(&kept).map_err(crate::error::arrow_error)?;
-    let vectors = labelled_vectors(&model, &images, &kept, || {
+    let vectors = labelled_vectors(&model, &*images, &kept, || {
         worker.between_steps(shared);
         if cancel.is_cancelled() { Err(MlError::Stopped) } else { Ok(()) }
     });
@@ -366,7 +366,7 @@ fn decode(
     shape: Shape,
     options: &LearningOptions,
     stop: &(dyn Fn() -> bool + Sync),
-) -> Result<(ImageSet, Vec<ImageFailure>), SqlError> {
+) -> Result<(Box<dyn Images>, Vec<ImageFailure>), SqlError> {
     let spec = match shape.fixed {
         Some(spec) => {
             let asked = InputSpec {
@@ -388,25 +388,36 @@ fn decode(
         ImageSource::Path(_) => 0,
         ImageSource::Bytes(bytes) => bytes.len() as u64,
     });
+    let values: u64 = values.sum();
     let decoded = (sources.len() as u64).saturating_mul(spec.image_len() as u64);
-    within_limit(values.sum::<u64>().saturating_add(decoded), options.max_training_bytes)?;
-    Ok(load_images(sources, spec, &options.limits, stop))
+    let (bytes, limit) = (values.saturating_add(decoded), options.max_training_bytes);
+    if bytes > limit {
+        return Err(over_limit("the training set takes", bytes, limit).with_hint(
+            "Fewer rows, a smaller image_size or color='gray' take less; the setting max_training_bytes is the limit.",
+        ));
+    }
+    let memory = options.training_memory_bytes.saturating_sub(values);
+    load_images_within(sources, spec, &options.limits, memory, &options.scratch, stop)
+        .map_err(ml_error)
 }
 
 /// # Errors
-/// 54000 for a training set of more bytes than are allowed.
-pub(crate) fn within_limit(bytes: u64, limit: u64) -> Result<(), SqlError> {
+/// 54000 if the images that a query yields as values take more bytes than a training may keep in memory.
+pub(crate) fn values_within_limit(bytes: u64, limit: u64) -> Result<(), SqlError> {
     if bytes <= limit {
         return Ok(());
     }
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    Err(SqlError::new(
-        SqlState::PROGRAM_LIMIT_EXCEEDED,
-        format!("the training set takes {} MiB, more than the {} MiB allowed", mib(bytes), mib(limit)),
-    )
-    .with_hint(
-        "Fewer rows, a smaller image_size or color='gray' take less; the setting max_training_bytes is the limit.",
+    Err(over_limit("the image values of the training set take", bytes, limit).with_hint(
+        "Images in files, given by their paths, stay there; the setting training_memory_bytes is the limit.",
     ))
+}
+
+fn over_limit(what: &str, bytes: u64, limit: u64) -> SqlError {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    SqlError::new(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("{what} {} MiB, more than the {} MiB allowed", mib(bytes), mib(limit)),
+    )
 }
 
 /// Each distinct target gets a number, in the order of their text forms; a row without one stays without.
@@ -417,13 +428,14 @@ fn class_numbers(rows: &[KeptRow<'_>]) -> Vec<Option<u32>> {
     rows.iter().map(|row| row.target.map(|target| numbers[target])).collect()
 }
 
-fn fingerprint(images: &ImageSet) -> String {
+fn fingerprint(images: &dyn Images) -> Result<String, MlError> {
     let mut hash = Sha256::new();
-    for length in images.shape() {
+    let InputSpec { size, color } = images.spec();
+    for length in [images.len(), color.channels(), size as usize, size as usize] {
         hash.update((length as u64).to_le_bytes());
     }
-    hash.update(images.pixels());
-    hexadecimal(&hash.finalize())
+    images.each(&mut |some| hash.update(some.pixels()))?;
+    Ok(hexadecimal(&hash.finalize()))
 }
 
 /// Stores the model in one step. A name that was taken meanwhile is an error unless it may be replaced.
@@ -564,11 +576,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_training_set_may_be_as_large_as_allowed_and_no_larger() {
-        assert!(within_limit(10 << 20, 10 << 20).is_ok());
-        let error = within_limit((10 << 20) + 1, 10 << 20).unwrap_err();
+    fn image_values_may_take_as_much_as_allowed_and_no_more() {
+        assert!(values_within_limit(10 << 20, 10 << 20).is_ok());
+        let error = values_within_limit((10 << 20) + 1, 10 << 20).unwrap_err();
         assert_eq!(error.code, SqlState::PROGRAM_LIMIT_EXCEEDED);
         assert!(error.message.contains("11 MiB"), "{error}");
-        assert!(error.hint.unwrap().contains("max_training_bytes"));
+        assert!(error.hint.unwrap().contains("training_memory_bytes"));
     }
 }

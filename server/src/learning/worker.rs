@@ -160,7 +160,7 @@ impl Worker {
     fn run(&self, shared: &Shared) {
         while let Some(task) = self.next() {
             match task {
-                Task::Embed(tasks) => embed_together(tasks),
+                Task::Embed(tasks) => compute_together(tasks),
                 Task::Train(task) => training::run(task, self, shared),
             }
         }
@@ -199,7 +199,7 @@ impl Worker {
             (embeds, cancelled)
         };
         while !embeds.is_empty() {
-            embed_together(take_together(&mut embeds));
+            compute_together(take_together(&mut embeds));
         }
         for task in cancelled {
             training::finish_unstarted(&task, shared);
@@ -245,30 +245,43 @@ pub(super) fn take_together(waiting: &mut VecDeque<EmbedTask>) -> Vec<EmbedTask>
     together
 }
 
-/// Embeds what [`take_together`] chose, and answers each.
-fn embed_together(mut tasks: Vec<EmbedTask>) {
+/// Computes what [`take_together`] chose, and answers each. Those that nobody waits for any more are dropped.
+fn compute_together(mut tasks: Vec<EmbedTask>) {
     tasks.retain(|task| !task.is_over());
-    if tasks.len() < 2 {
-        tasks.into_iter().for_each(EmbedTask::run);
-        return;
-    }
-    let (model, spec) = (Arc::clone(&tasks[0].model), tasks[0].images.spec());
-    let work = || {
-        let pixels: Vec<u8> = tasks.iter().flat_map(|task| task.images.pixels()).copied().collect();
-        let images =
-            ImageSet::new(spec, pixels).ok_or_else(|| crate::error::internal("images in parts"))?;
-        model.embed(&images, &|| tasks.iter().all(EmbedTask::is_over)).map_err(ml_error)
-    };
-    let outcome = catch_unwind(AssertUnwindSafe(work))
+    let mut outcome = catch_unwind(AssertUnwindSafe(|| numbers(&tasks)))
         .unwrap_or_else(|panic| Err(panicked("embedding", &*panic)));
-    let mut start = 0;
     for task in tasks {
-        let end = start + task.images.len() * model.embedding_dim();
-        let own = outcome.as_ref().map(|vectors| vectors[start..end].to_vec());
-        start = end;
-        drop(task.permit);
-        let _ = task.reply.send(own.map_err(Clone::clone));
+        let count = task.images.len() * task.purpose.width(&task.model);
+        let own = outcome.as_mut().map(|numbers| {
+            let others = numbers.split_off(count);
+            std::mem::replace(numbers, others)
+        });
+        let EmbedTask { reply, permit, .. } = task;
+        drop(permit);
+        // Nobody waits any more if the statement has ended.
+        let _ = reply.send(own.map_err(|error| error.clone()));
     }
+}
+
+/// What comes out of the encoder for all images of tasks that go together, one task after the other.
+fn numbers(tasks: &[EmbedTask]) -> Result<Vec<f32>, SqlError> {
+    let Some(first) = tasks.first() else { return Ok(Vec::new()) };
+    let stop = || tasks.iter().all(EmbedTask::is_over);
+    let joined;
+    let images = match tasks {
+        [only] => &only.images,
+        _ => {
+            let pixels = tasks.iter().flat_map(|task| task.images.pixels()).copied().collect();
+            joined = ImageSet::new(first.images.spec(), pixels)
+                .ok_or_else(|| crate::error::internal("images in parts"))?;
+            &joined
+        }
+    };
+    match &first.purpose {
+        Purpose::Vectors => first.model.embed(images, &stop),
+        Purpose::ViewDistances(recipe) => first.model.view_distances(images, recipe, &stop),
+    }
+    .map_err(ml_error)
 }
 
 impl EmbedTask {
@@ -279,25 +292,6 @@ impl EmbedTask {
     /// Whether nobody waits for it any more.
     fn is_over(&self) -> bool {
         self.cancel.is_cancelled() || self.reply.is_closed()
-    }
-
-    fn run(self) {
-        if self.is_over() {
-            return;
-        }
-        let EmbedTask { purpose, model, images, cancel, reply, permit } = self;
-        let stop = || cancel.is_cancelled() || reply.is_closed();
-        let work = || match &purpose {
-            Purpose::Vectors => model.embed(&images, &stop),
-            Purpose::ViewDistances(recipe) => model.view_distances(&images, recipe, &stop),
-        };
-        let outcome = match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(outcome) => outcome.map_err(ml_error),
-            Err(panic) => Err(panicked("embedding", &*panic)),
-        };
-        drop(permit);
-        // Nobody waits any more if the statement has ended.
-        let _ = reply.send(outcome);
     }
 }
 
