@@ -221,3 +221,27 @@ async fn explain_tells_every_option() {
     assert!(create[2][1].as_deref().unwrap().contains("embed"), "{create:?}");
     assert_eq!(failure(&client, "EXPLAIN ANALYZE FIT MODEL n USING m AS d").await, "0A000");
 }
+
+/// A training's job outlives its statement, so it cannot be part of what a script may still take back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_commits_nothing_of_a_script_that_fails() {
+    let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
+    let digits = thanosql_ml::digits::write_dataset(&server.data.join("digits"), 8, 2, 3).unwrap();
+    let client = server.connect().await;
+    client.simple_query(&format!("COPY d FROM '{}'", digits.table.display())).await.unwrap();
+    client.simple_query("CREATE TABLE t (a int)").await.unwrap();
+    let build = |body: &str| {
+        format!("BUILD MODEL m USING SimCLR OPTIONS (max_epochs=1, batch_size=4) AS {body}")
+    };
+    let script = format!("INSERT INTO t VALUES (1); {}", build("SELECT * FROM d"));
+    assert_eq!(failure(&client, &script).await, "25001");
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await.as_deref(), Some("0"));
+
+    // What it keeps itself goes with it if there is nothing to learn from.
+    client.simple_query(&build("SELECT * FROM d")).await.unwrap();
+    let keeps = "SELECT * FROM (CONVERT USING m OPTIONS (table_name='kept') AS d) WHERE false";
+    let statement = build(keeps).replacen("MODEL m", "MODEL n", 1);
+    client.simple_query(&statement).await.unwrap_err();
+    let kept = "SELECT count(*) FROM pg_class WHERE relname = 'kept'";
+    assert_eq!(value(&client, kept).await.as_deref(), Some("0"));
+}

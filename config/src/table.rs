@@ -394,7 +394,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: Some("info"),
         value_name: "FILTER",
-        help: "Least level to log, also by module: warn,thanosql_server::jobs=debug",
+        help: "Least level to log, also by module: warn,thanosql_server::learning=debug",
     },
     Setting {
         key: "log_format",

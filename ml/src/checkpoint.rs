@@ -15,8 +15,9 @@ use crate::weights::Weights;
 /// The header's entry.
 const HEADER: &str = "thanosql.checkpoint";
 
-/// The version of that entry that is written, and the only one that is read.
-const VERSION: u32 = 2;
+/// The version of that entry that is written, and the only one that is read. Raised also when a training's arithmetic or its views become others: going on
+/// would give a model that no version of this program gives.
+const VERSION: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,14 +152,22 @@ fn text(recipe: &Recipe) -> Result<String, MlError> {
 }
 
 /// A number that tells data sets apart: FNV-1a over eight bytes at a time, then over the targets.
-pub(crate) fn digest(images: &dyn Images, targets: Option<&[Option<u32>]>) -> Result<u64, MlError> {
+pub(crate) fn digest(
+    images: &dyn Images,
+    targets: Option<&[Option<u32>]>,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<u64, MlError> {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ images.len() as u64;
     let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(PRIME).rotate_left(23);
     images.each(&mut |some| {
+        if stop() {
+            return Err(MlError::Stopped);
+        }
         let (words, rest) = some.pixels().as_chunks::<8>();
         words.iter().for_each(|&word| add(u64::from_le_bytes(word)));
         rest.iter().for_each(|&byte| add(u64::from(byte)));
+        Ok(())
     })?;
     for target in targets.unwrap_or_default() {
         add(target.map_or(u64::MAX, u64::from));

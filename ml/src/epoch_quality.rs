@@ -171,18 +171,25 @@ impl Examiner {
         images: &dyn Images,
         stop: &dyn Fn() -> bool,
     ) -> Result<ViewVectors, MlError> {
-        let images = images.fetch(&self.places[..self.pairs])?;
         let length = images.spec().image_len();
         let mut views = ViewVectors::default();
         let mut first_view = Vec::new();
-        model.each_pair_of_views(&images, &self.views, stop, &mut |pixels, first, second| {
-            if first_view.is_empty() {
-                first_view.extend_from_slice(&pixels[..length]);
-            }
-            views.differ |= pixels.chunks_exact(length).any(|view| view != first_view);
-            views.first.extend_from_slice(first);
-            views.second.extend_from_slice(second);
-        })?;
+        for places in self.places[..self.pairs].chunks(model.batch() / 2) {
+            let images = images.fetch(places)?;
+            model.each_pair_of_views(
+                &images,
+                &self.views,
+                stop,
+                &mut |pixels, first, second| {
+                    if first_view.is_empty() {
+                        first_view.extend_from_slice(&pixels[..length]);
+                    }
+                    views.differ |= pixels.chunks_exact(length).any(|view| view != first_view);
+                    views.first.extend_from_slice(first);
+                    views.second.extend_from_slice(second);
+                },
+            )?;
+        }
         Ok(views)
     }
 }

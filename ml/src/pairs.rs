@@ -86,7 +86,8 @@ impl Model {
             let count = batch.min(images.len() - start);
             let views = drawer.draw_by_content(images.range(start, start + count));
             let rows = if self.device().is_cpu() { 2 * count } else { 2 * batch };
-            let mut filled = views.clone();
+            let mut filled = Vec::with_capacity(rows * length);
+            filled.extend_from_slice(&views);
             filled.resize(rows * length, 0.0);
             let vectors = self.forward(filled, rows)?;
             let (first, second) = vectors[..2 * count * dim].split_at(count * dim);

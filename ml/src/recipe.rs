@@ -44,6 +44,9 @@ pub const TEMPERATURE: f64 = 0.5;
 /// Weight decay, if nothing is asked for.
 pub const WEIGHT_DECAY: f64 = 1e-4;
 
+/// The method whose loss has the targets in it (Khosla et al. 2020, arXiv 2004.11362).
+const SUPERVISED: &str = "supcon";
+
 /// Part of all steps in which the learning rate rises, if nothing is asked for.
 const WARMUP_SHARE: f64 = 0.05;
 
@@ -137,7 +140,7 @@ impl Recipe {
         augmentations.sort_unstable();
         augmentations.dedup();
         Ok(Self {
-            method: if options.supervised { "supcon" } else { "simclr" },
+            method: if options.supervised { SUPERVISED } else { "simclr" },
             embedding_dim: encoder.embedding_dim(),
             projection_dim: PROJECTION_DIM,
             encoder,
@@ -155,6 +158,11 @@ impl Recipe {
             augmentations,
             seed: options.seed,
         })
+    }
+
+    /// Whether targets teach.
+    pub(crate) fn is_supervised(&self) -> bool {
+        self.method == SUPERVISED
     }
 
     /// The loss of a network that tells nothing apart.

@@ -143,6 +143,10 @@ pub trait TrainingObserver {
     fn on_resume(&mut self, _done: &[EpochSummary]) {}
     /// After every step.
     fn on_step(&mut self, progress: &StepProgress) -> Flow;
+    /// From time to time while the images are hashed, before the first step.
+    fn on_hashing(&mut self) -> Flow {
+        Flow::Continue
+    }
     /// Between the batches that an epoch's measures take.
     fn on_measuring(&mut self) -> Flow {
         Flow::Continue
@@ -174,7 +178,7 @@ pub struct Trained {
 ///
 /// [`MlError::TooFewImages`] for fewer than two, [`MlError::InvalidOption`], [`MlError::TargetsMismatch`], [`MlError::InputMismatch`] between `images` and
 /// `start`, [`MlError::InvalidCheckpoint`], [`MlError::NotFinite`] if the training diverges, [`MlError::Collapsed`] if
-/// after the warm-up it tells nothing apart any more, [`MlError::Stopped`] after the step, the epoch or the batch of its measures at which the observer said
+/// after the warm-up it tells nothing apart any more, [`MlError::Stopped`] after the step, the epoch or the part of hashing or measuring at which the observer said
 /// [`Flow::Stop`], and [`MlError::Device`].
 pub fn train(
     images: &dyn Images,
@@ -194,8 +198,8 @@ pub fn train(
         .map_err(|error| MlError::InvalidModel { reason: error.to_string() })?;
     tracing::debug!(recipe = %description, device = device.name(), "training starts");
 
-    let mut training =
-        Training::new(images, targets, options.supervised, recipe, resume, start, device)?;
+    let data = digest(images, targets, &mut || observer.on_hashing() == Flow::Stop)?;
+    let mut training = Training::new(images, targets, data, recipe, resume, start, device)?;
     if resume.is_some() {
         observer.on_resume(&training.curve);
     }
@@ -235,7 +239,7 @@ impl<'a> Training<'a> {
     fn new(
         images: &'a dyn Images,
         targets: Option<&'a [Option<u32>]>,
-        supervised: bool,
+        data: u64,
         recipe: Recipe,
         resume: Option<&[u8]>,
         start: Option<&Model>,
@@ -244,7 +248,6 @@ impl<'a> Training<'a> {
         let dim = recipe.embedding_dim;
         let mut parameters = recipe.encoder.parameters();
         parameters.extend(projection::parameters(dim));
-        let data = digest(images, targets)?;
         let mut optimizer = AdamW::new(recipe.weight_decay);
         let (mut epoch, mut curve) = (0, Vec::new());
         let weights = match resume {
@@ -267,7 +270,7 @@ impl<'a> Training<'a> {
             device,
             schedule: recipe.schedule(),
             feed: Rc::new(Feed::new(images, &recipe, device)?),
-            views: (!supervised)
+            views: (!recipe.is_supervised())
                 .then(|| Positives::views(recipe.batch_size, recipe.loss, &device.autodiff())),
             examiner: Examiner::new(&recipe, targets),
             data,
@@ -554,7 +557,7 @@ pub(crate) mod tests {
         let measured = run(&images, &options, None).unwrap();
         assert!(measured.curve.iter().all(|epoch| epoch.quality.uniformity.is_some()));
         let recipe = Recipe::resolve(images.len(), INPUT, &options, None).unwrap();
-        let mut plain = Training::new(&images, None, false, recipe, None, None, &device).unwrap();
+        let mut plain = Training::new(&images, None, 0, recipe, None, None, &device).unwrap();
         for epoch in 1..=3 {
             let (feed, mut done) = (Rc::clone(&plain.feed), 0);
             let order = plain.order(epoch);

@@ -41,6 +41,7 @@ struct Recorder {
     stop_after_steps: Option<usize>,
     stop_after_epochs: Option<usize>,
     stop_while_measuring: bool,
+    stop_while_hashing: bool,
 }
 
 impl TrainingObserver for Recorder {
@@ -51,6 +52,10 @@ impl TrainingObserver for Recorder {
     fn on_step(&mut self, progress: &StepProgress) -> Flow {
         self.steps.push(*progress);
         if self.stop_after_steps == Some(self.steps.len()) { Flow::Stop } else { Flow::Continue }
+    }
+
+    fn on_hashing(&mut self) -> Flow {
+        if self.stop_while_hashing { Flow::Stop } else { Flow::Continue }
     }
 
     fn on_measuring(&mut self) -> Flow {
@@ -159,13 +164,18 @@ fn an_observer_stops_within_a_step() {
 }
 
 #[test]
-fn an_observer_stops_while_an_epoch_is_measured() {
+fn an_observer_stops_while_an_epoch_is_measured_and_while_images_are_hashed() {
     let (images, _) = digits(16, 5);
     let mut recorder = Recorder { stop_while_measuring: true, ..Recorder::default() };
     let stopped =
         train(&images, None, &options(5, 8), None, None, &ComputeDevice::cpu(), &mut recorder);
     assert!(matches!(stopped, Err(MlError::Stopped)));
     assert_eq!((recorder.steps.len(), recorder.epochs.len()), (2, 0));
+    let mut recorder = Recorder { stop_while_hashing: true, ..Recorder::default() };
+    let stopped =
+        train(&images, None, &options(5, 8), None, None, &ComputeDevice::cpu(), &mut recorder);
+    assert!(matches!(stopped, Err(MlError::Stopped)));
+    assert!(recorder.steps.is_empty());
 }
 
 #[test]

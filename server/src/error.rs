@@ -1,7 +1,7 @@
 //! Errors of every layer become what a client sees: one SQLSTATE, a message in lower case, and where it helps a
 //! hint and a position.
 //!
-//! This is the only place that decides codes for errors that are not born as [`SqlError`]. An internal error's text
+//! Here are decided the codes of errors that are not born as [`SqlError`] and come from more than one place. An internal error's text
 //! stays in the log under an id that the client is told.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here

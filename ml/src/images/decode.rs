@@ -13,8 +13,9 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
-use super::jpeg;
-use super::{Color, ImageBytes, ImageError, ImageFormat, ImageInfo, ImageLimits, ImageSource};
+use super::{
+    Color, ImageBytes, ImageError, ImageFormat, ImageInfo, ImageLimits, ImageSource, gate, jpeg,
+};
 
 /// Reads an image's header: size, channels, format. Decodes nothing.
 ///
@@ -42,6 +43,7 @@ pub fn image_bytes(source: &ImageSource, limits: &ImageLimits) -> Result<ImageBy
 
 /// An upright image of 8 bits a sample, without alpha.
 pub(super) struct Pixels {
+    /// Of the whole image; it may have been decoded at a reduced size.
     pub(super) info: ImageInfo,
     pub(super) width: u32,
     pub(super) height: u32,
@@ -76,18 +78,18 @@ impl Pixels {
     }
 }
 
-/// Decodes an image that is within its limits. `wait` is called with its pixel count before memory is taken for it; what
-/// it returns is held until the pixels are there.
+/// Decodes an image that is within its limits, at a reduced size where the format has one whose shorter side is at least `least_side`. Waits until there is room
+/// for its pixels among those of other threads.
 ///
 /// # Errors
 /// All of [`ImageError`] that concern one image.
-pub(super) fn decode<G>(
+pub(super) fn decode(
     source: &ImageSource,
     limits: &ImageLimits,
-    wait: impl FnOnce(u64) -> G,
+    least_side: u32,
 ) -> Result<Pixels, ImageError> {
     let content = Content::read(source, limits)?;
-    walled(&content.name, || content.decode(limits, wait))
+    walled(&content.name, || content.decode(limits, least_side))
 }
 
 /// Turns a decoder's panic into an error of its image.
@@ -149,18 +151,23 @@ impl<'a> Content<'a> {
         Ok((ImageInfo { width, height, color, format }, orientation, decoder))
     }
 
-    fn decode<G>(
-        &self,
-        limits: &ImageLimits,
-        wait: impl FnOnce(u64) -> G,
-    ) -> Result<Pixels, ImageError> {
+    fn decode(&self, limits: &ImageLimits, least_side: u32) -> Result<Pixels, ImageError> {
         let (info, orientation, decoder) = self.header(limits)?;
-        if info.format == ImageFormat::Jpeg {
+        let is_jpeg = info.format == ImageFormat::Jpeg;
+        if is_jpeg {
             jpeg::check_complete(&self.bytes).map_err(|reason| self.broken(reason))?;
         }
-        let _held = wait(u64::from(info.width) * u64::from(info.height));
-        let mut image =
-            DynamicImage::from_decoder(decoder).map_err(|error| self.library_error(error))?;
+        let pixels = u64::from(info.width) * u64::from(info.height);
+        let _room = gate::enter(pixels, limits.max_pixels);
+        // If that decoder panics, the other one decides what becomes of the image.
+        let reduced = || jpeg::decode_reduced(&self.bytes, decoder.dimensions(), least_side);
+        let reduced = is_jpeg.then(|| catch_unwind(AssertUnwindSafe(reduced)).ok().flatten());
+        let mut image = match reduced.flatten() {
+            Some(image) => image,
+            None => {
+                DynamicImage::from_decoder(decoder).map_err(|error| self.library_error(error))?
+            }
+        };
         image.apply_orientation(orientation);
         let (width, height) = (image.width(), image.height());
         let (color, samples) = flatten(image);
@@ -262,7 +269,8 @@ fn read_file(path: &Path, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
         return Err(ImageError::NotAFile { path: path.to_owned() });
     }
     check_bytes(&path.display().to_string(), metadata.len(), limits)?;
-    let mut bytes = Vec::new();
+    // Room for what it holds and one byte more, which is how a reader finds the end: no second allocation.
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len() + 1).unwrap_or(0));
     let file = File::open(path).map_err(failed)?;
     // The file may grow while it is read: one byte over the limit is enough to know.
     file.take(limits.max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;

@@ -83,7 +83,7 @@ impl ImageFile {
         if images.spec() != self.spec {
             return Err(MlError::InputMismatch { expected: self.spec, found: images.spec() });
         }
-        // Reads give their own position, so the file's own is its end.
+        // Nothing is read before the last are added: the file's own position is its end.
         self.file.write_all(images.pixels()).map_err(|source| self.failed(source))?;
         self.count += images.len();
         Ok(())

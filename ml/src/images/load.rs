@@ -1,7 +1,6 @@
 //! Many images: choosing the shape that suits them, and decoding them in parallel into one [`ImageSet`].
 
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, PoisonError};
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -88,7 +87,6 @@ pub fn load_images(
     if image_len == 0 || sources.is_empty() {
         return (ImageSet { spec, pixels: Vec::new() }, Vec::new());
     }
-    let gate = PixelGate::new(limits.max_pixels);
     let mut pixels = vec![0_u8; sources.len() * image_len];
     let outcomes: Vec<Outcome> = pixels
         .par_chunks_exact_mut(image_len)
@@ -97,7 +95,7 @@ pub fn load_images(
             if stop() {
                 return Outcome::Skipped;
             }
-            match decode(source, limits, |pixels| gate.enter(pixels)) {
+            match decode(source, limits, spec.size) {
                 Ok(decoded) => {
                     write_square(decoded, spec, resizer, place);
                     Outcome::Read
@@ -149,7 +147,7 @@ fn look_at(
     let gray = match (color, info.color) {
         (Some(Color::Gray), _) | (None, Color::Gray) => true,
         (Some(Color::Rgb), _) => false,
-        (None, Color::Rgb) => decode(source, limits, |_| ())?.is_gray(),
+        (None, Color::Rgb) => decode(source, limits, LARGE_SIDE)?.is_gray(),
     };
     Ok((info.width.min(info.height), gray))
 }
@@ -193,43 +191,5 @@ fn write_square(decoded: Pixels, spec: InputSpec, resizer: &mut Resizer, place: 
                 }
             }
         }
-    }
-}
-
-/// Bounds the pixels that are decoded at the same time, over all threads, to what one image may have: many large
-/// images side by side would otherwise need a multiple of the memory that the limits promise.
-struct PixelGate {
-    capacity: u64,
-    free: Mutex<u64>,
-    freed: Condvar,
-}
-
-struct PixelPass<'a> {
-    gate: &'a PixelGate,
-    pixels: u64,
-}
-
-impl PixelGate {
-    fn new(capacity: u64) -> PixelGate {
-        PixelGate { capacity, free: Mutex::new(capacity), freed: Condvar::new() }
-    }
-
-    /// Waits for room. A holder never waits for another thread, so somebody always leaves.
-    fn enter(&self, pixels: u64) -> PixelPass<'_> {
-        let pixels = pixels.min(self.capacity);
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self
-            .freed
-            .wait_while(free, |free| *free < pixels)
-            .unwrap_or_else(PoisonError::into_inner);
-        *free -= pixels;
-        PixelPass { gate: self, pixels }
-    }
-}
-
-impl Drop for PixelPass<'_> {
-    fn drop(&mut self) {
-        *self.gate.free.lock().unwrap_or_else(PoisonError::into_inner) += self.pixels;
-        self.gate.freed.notify_all();
     }
 }

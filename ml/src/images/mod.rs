@@ -10,6 +10,7 @@
 //! - The format is told by content: files arrive with wrong names, and a name must not choose a decoder.
 //! - An image that is cut off is an error and never a picture with a grey lower half: what a model learns from must be what was meant.
 //! - Transparent parts lie on white, as a browser or a page shows them: dark drawings on nothing are more common than light ones.
+//! - A large JPEG is decoded at the smallest of an eighth, a quarter and half of its size that is no smaller than what is asked for.
 //! - EXIF orientation is followed, so that an image means what its viewer sees.
 //! - Grey is JPEG's luma (BT.601): a colour image then has the pixels that its grey JPEG would hold.
 //! - The square is the centre of the image. Padding would keep the margins, but its bars show the aspect ratio of the original, and a
@@ -20,6 +21,7 @@
 
 mod decode;
 mod file;
+mod gate;
 mod jpeg;
 mod load;
 mod preview;
@@ -36,12 +38,15 @@ pub use file::{ImageFile, load_images_within};
 pub use load::{choose_input_spec, load_images};
 pub use preview::preview;
 
+/// Raised whenever the same files may give other pixels than before: what rests on pixels from then begins anew.
+pub const DECODING_VERSION: u32 = 1;
+
 /// What an image may cost at most. All three are checked before anything is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLimits {
     /// Largest file or value, in bytes.
     pub max_bytes: u64,
-    /// Most pixels, width times height.
+    /// Most pixels, width times height. All images that are being decoded at the same time share as many.
     pub max_pixels: u64,
     /// Largest width or height, in pixels.
     pub max_side: u32,
@@ -196,12 +201,12 @@ pub trait Images: Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`fetch`](Self::fetch).
-    fn each(&self, see: &mut dyn FnMut(&ImageSet)) -> Result<(), MlError> {
+    /// As [`fetch`](Self::fetch), and the first error of `see`.
+    fn each(&self, see: &mut dyn FnMut(&ImageSet) -> Result<(), MlError>) -> Result<(), MlError> {
         let at_once = (EACH_BYTES / self.spec().image_len().max(1)).next_multiple_of(8).max(8);
         for start in (0..self.len()).step_by(at_once) {
             let places: Vec<usize> = (start..self.len().min(start + at_once)).collect();
-            see(&self.fetch(&places)?);
+            see(&self.fetch(&places)?)?;
         }
         Ok(())
     }

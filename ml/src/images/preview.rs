@@ -31,10 +31,10 @@ pub fn preview(
     columns: u32,
     rows: u32,
 ) -> Result<Preview, ImageError> {
-    let decoded = decode(source, limits, |_| ())?.into_color(Color::Gray);
+    let (columns, lines) = (columns.max(1), rows.max(1).saturating_mul(2));
+    let decoded = decode(source, limits, columns.max(lines))?.into_color(Color::Gray);
     let info = decoded.info;
-    let (width, height) =
-        fitting(decoded.width, decoded.height, columns.max(1), rows.max(1).saturating_mul(2));
+    let (width, height) = fitting(info.width, info.height, columns, lines);
     let samples = resized(decoded, width, height);
     Ok(Preview {
         media_type: info.format.media_type(),

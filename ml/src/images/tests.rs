@@ -165,6 +165,31 @@ fn exif_orientation_is_followed() {
     assert!(square[40..].iter().all(|&sample| sample > 195), "{square:?}");
 }
 
+/// A photograph that is decoded at a reduced size is as upright, as square and as grey as the whole one.
+#[test]
+fn a_large_photograph_is_what_it_is_at_its_whole_size() {
+    let photo = RgbImage::from_fn(640, 480, |x, y| {
+        image::Rgb([(x * 255 / 640) as u8, (y * 255 / 480) as u8, ((x + y) / 5) as u8])
+    });
+    let mut turned = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut turned, 95);
+    let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    encoder.set_exif_metadata(exif.to_vec()).unwrap();
+    encoder.encode_image(&photo).unwrap();
+    for (bytes, upright) in
+        [(jpeg(photo.clone()), photo.clone()), (turned, image::imageops::rotate90(&photo))]
+    {
+        let info = probe(&ImageSource::Bytes(bytes.clone()), &limits()).unwrap();
+        assert_eq!((info.width, info.height), upright.dimensions());
+        for (size, color) in [(28, Color::Gray), (64, Color::Rgb), (224, Color::Rgb)] {
+            let read = pixels(bytes.clone(), size, color);
+            let whole = pixels(png(upright.clone()), size, color);
+            let difference = mean_difference(&read, &whole);
+            assert!(difference < 1.5, "{size} {color:?}: {difference}");
+        }
+    }
+}
+
 #[test]
 fn images_of_other_sizes_are_cropped_to_their_middle() {
     // Three squares side by side; the middle one is what stays.
@@ -290,7 +315,9 @@ fn hostile_bytes_never_panic() {
         encoded(&photo, image::ImageFormat::WebP),
         encoded(&photo, image::ImageFormat::Bmp),
         encoded(&photo, image::ImageFormat::Pnm),
-        jpeg(photo),
+        jpeg(photo.clone()),
+        // Large enough to be decoded at a reduced size.
+        jpeg(photo.resize_exact(72, 56, image::imageops::FilterType::Triangle)),
         gif(),
     ];
     let small = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 16, max_side: 1 << 12 };

@@ -2,8 +2,8 @@
 //!
 //! A training step makes and drops the same few dozen tensors of some megabytes each time. Fresh memory of that size comes from
 //! the operating system, zeroed page by page, which costs about as much as the normalisation that writes to it. So an operation
-//! takes its output from here, and gives back its operands when it was their last user. What is kept is bounded; what does not
-//! fit is freed as usual, and [`release`] frees the rest when a training is over.
+//! takes its output from here, and gives back its operands when it was their last user. What is kept is bounded: for one that does not
+//! fit those go that have lain longest, and [`release`] frees the rest when a training is over.
 //!
 //! Operands may also come from operations that do not take from here. Of such a length more would be given than taken, step after step,
 //! until nothing else fits. So of every length only as many are kept as have been taken before and not come back.
@@ -23,7 +23,7 @@ const MAX_OUT: usize = 64;
 static KEPT: Mutex<Kept> = Mutex::new(Kept { buffers: Vec::new(), bytes: 0, out: BTreeMap::new() });
 
 struct Kept {
-    /// None of them empty.
+    /// None of them empty; the last was given back last.
     buffers: Vec<Vec<f32>>,
     bytes: usize,
     /// By length, how many have been taken and not come back.
@@ -46,7 +46,7 @@ pub(super) fn take(length: usize) -> Vec<f32> {
         *out = (*out + 1).min(MAX_OUT);
         // The last one given back is the likeliest to be in the cache.
         if let Some(index) = kept.buffers.iter().rposition(|buffer| buffer.len() == length) {
-            let buffer = kept.buffers.swap_remove(index);
+            let buffer = kept.buffers.remove(index);
             kept.bytes -= bytes_of(&buffer);
             return buffer;
         }
@@ -62,10 +62,20 @@ pub(super) fn give(buffer: Vec<f32>) {
     let mut kept = kept();
     let Some(out) = kept.out.get_mut(&buffer.len()).filter(|out| **out > 0) else { return };
     *out -= 1;
-    if kept.bytes + bytes_of(&buffer) <= MAX_KEPT_BYTES {
-        kept.bytes += bytes_of(&buffer);
-        kept.buffers.push(buffer);
+    if bytes_of(&buffer) > MAX_KEPT_BYTES {
+        return;
     }
+    kept.bytes += bytes_of(&buffer);
+    let (mut old, mut freed) = (0, 0);
+    while kept.bytes - freed > MAX_KEPT_BYTES {
+        freed += bytes_of(&kept.buffers[old]);
+        old += 1;
+    }
+    kept.bytes -= freed;
+    let freed: Vec<Vec<f32>> = kept.buffers.drain(..old).collect();
+    kept.buffers.push(buffer);
+    drop(kept);
+    drop(freed);
 }
 
 /// Frees all buffers kept.

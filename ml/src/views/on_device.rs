@@ -54,7 +54,10 @@ impl ResidentImages {
             return Ok(None);
         }
         let mut packed = Packed::default();
-        images.each(&mut |images| packed.add(input, images.pixels()))?;
+        images.each(&mut |images| {
+            packed.add(input, images.pixels());
+            Ok(())
+        })?;
         Ok(Some(packed.upload(input, device)))
     }
 

@@ -1,7 +1,7 @@
 //! Makes the pixels of planned views on the CPU.
 //!
-//! Plain loops that the compiler vectorises, compiled for several instruction sets by `pulp`; nothing is contracted or summed in an order of its own, so every
-//! machine gives the same bits. A view of 28 x 28 gray pixels with the default augmentations takes about 3.5 us (one core of an AMD EPYC with
+//! Plain loops that the compiler vectorises, compiled for several instruction sets by `pulp`; nothing is contracted or summed in an order of its own, so a plan gives
+//! the same bits with whatever instructions the machine has. A view of 28 x 28 gray pixels with the default augmentations takes about 3.5 us (one core of an AMD EPYC with
 //! AVX-512).
 
 use pulp::{Arch, Simd, WithSimd};

@@ -68,6 +68,12 @@ impl TableDefinition {
         }
     }
 
+    /// Columns and nothing else, for a table that is there. A temporary one stays one.
+    pub fn in_place_of(table: &Table, columns: &Schema) -> TableDefinition {
+        let columns = columns.fields().iter().map(|field| field.as_ref().clone()).collect();
+        TableDefinition { on_commit: on_commit(&table.schema()), ..TableDefinition::new(columns) }
+    }
+
     /// The definition of a table that is there.
     pub fn of(table: &Table) -> TableDefinition {
         let schema = table.schema();

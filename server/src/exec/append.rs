@@ -228,6 +228,15 @@ impl Appender {
         Ok(())
     }
 
+    /// Stores rows of the data's columns that come from nowhere a place could be told of.
+    ///
+    /// # Errors
+    /// As [`store`](Self::store).
+    pub fn append_rows(&self, rows: &RecordBatch) -> Result<(), SqlError> {
+        let Prepared { batch, .. } = self.prepare(rows.columns(), rows.num_rows())?;
+        self.append(&batch)
+    }
+
     fn append(&self, batch: &RecordBatch) -> Result<(), SqlError> {
         self.transaction.change(|transaction| transaction.append(&self.table, batch))
     }

@@ -1,14 +1,13 @@
 //! CONVERT with `table_name`: its rows are kept in a table, in the transaction of the statement that it stands in.
 //!
 //! The rows are stored first; the surrounding statement then reads what was stored. An existing table is replaced only if
-//! nothing of it would be lost, or if the statement says what to do with it.
+//! nothing of it would be lost, its definition included, or if the statement says what to do with it.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use thanosql_protocol::{SqlError, SqlState};
@@ -16,6 +15,7 @@ use thanosql_storage::Table;
 
 use super::targets::{check_schema, missing_column};
 use super::{Control, rowset};
+use crate::catalog::constraints::TableDefinition;
 use crate::error::{arrow_error, storage_error};
 use crate::learning::Mark;
 use crate::plan::provenance::mixed;
@@ -127,7 +127,7 @@ impl ClientSession {
                 self.transaction.change(|transaction| transaction.rename_table(&staging, &name))?;
             }
             (Some(existing), Some(IfExists::Append)) => {
-                self.append_kept(&existing, &kept, control).await?;
+                self.append_kept(scope, &name, &existing.schema(), &kept, control).await?;
                 self.transaction.change(|transaction| transaction.drop_table(&staging))?;
             }
             (Some(existing), if_exists) => {
@@ -139,10 +139,17 @@ impl ClientSession {
                         )
                         .at(convert.options.position));
                 }
+                let schema = match if_exists {
+                    None => extended(&existing, &kept.schema(), &vector),
+                    Some(_) => TableDefinition::in_place_of(&existing, &kept.schema()),
+                }
+                .schema();
                 self.transaction.change(|transaction| {
-                    transaction.drop_table(&name)?;
-                    transaction.rename_table(&staging, &name)
+                    transaction.truncate(&name)?;
+                    transaction.redefine_table(&name, schema.clone())
                 })?;
+                self.append_kept(scope, &name, &schema, &kept, control).await?;
+                self.transaction.change(|transaction| transaction.drop_table(&staging))?;
             }
         }
         // What follows in the same statement sees the table as it is now.
@@ -150,34 +157,34 @@ impl ClientSession {
         Ok(kept)
     }
 
-    /// Adds kept rows to a table that has all of their columns, by name; columns that they lack become NULL.
+    /// Adds kept rows to a table that has all of their columns, by name; columns that they lack get their defaults.
     async fn append_kept(
         &self,
-        existing: &Table,
+        scope: &Scope,
+        name: &str,
+        target: &SchemaRef,
         kept: &Table,
         control: &Control,
     ) -> Result<(), SqlError> {
-        let target = existing.schema();
         let source = kept.schema();
-        if let Some(extra) =
-            source.fields().iter().find(|field| target.index_of(field.name()).is_err())
-        {
-            return Err(missing_column(extra.name(), existing.name(), &target));
-        }
+        let mut targets = Vec::with_capacity(source.fields().len());
         for field in source.fields() {
-            if let (Ok(old), Some(new)) = (target.field_with_name(field.name()), Mark::of(field))
-                && let Some(old) = Mark::of(old)
+            let column = target
+                .index_of(field.name())
+                .map_err(|_| missing_column(field.name(), name, target))?;
+            if let (Some(new), Some(old)) = (Mark::of(field), Mark::of(target.field(column)))
                 && old != new
             {
                 return Err(mixed(field.name(), &new, &old));
             }
+            targets.push(column);
         }
+        let appender = self.appender(scope, name, target.clone(), targets, None)?;
         for group in 0..kept.groups() {
             control.run(async { Ok(()) }).await?;
-            let batch = tokio::task::block_in_place(|| kept.read_group(group, None))
+            let rows = tokio::task::block_in_place(|| kept.read_group(group, None))
                 .map_err(storage_error)?;
-            let batch = by_name(&batch, &target)?;
-            self.transaction.change(|transaction| transaction.append(existing.name(), &batch))?;
+            appender.append_rows(&rows)?;
         }
         Ok(())
     }
@@ -197,28 +204,26 @@ pub fn table_name(text: &str) -> Result<String, SqlError> {
     }
 }
 
-/// A batch in another table's columns, by name.
-pub fn by_name(batch: &RecordBatch, target: &SchemaRef) -> Result<RecordBatch, SqlError> {
-    let columns: Vec<ArrayRef> = target
-        .fields()
-        .iter()
-        .map(|field| match batch.column_by_name(field.name()) {
-            Some(column) => column.clone(),
-            None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
-        })
-        .collect();
-    let plain = Arc::new(arrow::datatypes::Schema::new(
-        target
-            .fields()
-            .iter()
-            .zip(&columns)
-            .map(|(field, column)| {
-                arrow::datatypes::Field::new(field.name(), column.data_type().clone(), true)
-            })
-            .collect::<Vec<_>>(),
-    ));
-    let batch = RecordBatch::try_new(plain, columns).map_err(arrow_error)?;
-    rowset::conform(&batch, target)
+/// A table's definition for a result that covers it: as it is, with its keys, defaults and checks, the vectors that were made anew as they are now, and
+/// behind its columns those that it lacks.
+fn extended(existing: &Table, result: &SchemaRef, vector: &str) -> TableDefinition {
+    let mut definition = TableDefinition::of(existing);
+    for field in result.fields() {
+        let Some(column) = definition.column(field.name()) else {
+            definition.columns.push(field.clone());
+            continue;
+        };
+        if field.name() != vector {
+            continue;
+        }
+        let old = &definition.columns[column];
+        if old.data_type() != field.data_type() {
+            definition.vector_indexes.retain(|index| index.column != column);
+        }
+        let new = field.as_ref().clone().with_nullable(old.is_nullable());
+        definition.columns[column] = Arc::new(new);
+    }
+    definition
 }
 
 /// Whether every column and every row of `existing` is in `result`. The vectors that were made anew do not count.

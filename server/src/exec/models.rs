@@ -13,7 +13,7 @@ use thanosql_storage::ModelEntry;
 
 use super::query::text_rows;
 use super::{Control, rowset};
-use crate::error::datafusion_error;
+use crate::error::{datafusion_error, not_yet};
 use crate::learning::{ModelMetadata, OnError};
 use crate::plan::rows::{model, options};
 use crate::plan::{self, Scope};
@@ -101,6 +101,16 @@ impl ClientSession {
             return Err(super::ddl::exists(&name)
                 .with_hint("OPTIONS (overwrite=True) replaces it.")
                 .at(create.table.position()));
+        }
+        if scope.snapshot.temporary_table(&name).is_some() {
+            return Err(not_yet("a table made by a model beside a temporary one of its name"));
+        }
+        if exists && scope.snapshot.permanent_table(&name).is_none() {
+            return Err(SqlError::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("\"{name}\" is not a table"),
+            )
+            .at(create.table.position()));
         }
         let path = path_argument(&scope, &create.path)?;
         let files = self.server.files.clone();

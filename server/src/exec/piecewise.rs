@@ -80,7 +80,7 @@ impl PhysicalOptimizerRule for InPieces {
                 return Ok(Transformed::yes(Arc::new(piecewise) as Arc<dyn ExecutionPlan>));
             }
             if let Some(sort) = node.downcast_ref::<SortExec>()
-                && let Some(sorted) = sorted_before(sort)?
+                && let Some(sorted) = sorted_before(sort, false)?
             {
                 return Ok(Transformed::yes(sorted));
             }
@@ -114,8 +114,9 @@ fn comes_in_pieces(plan: &Arc<dyn ExecutionPlan>) -> bool {
 }
 
 /// The same rows in the same order, but sorted before the results are computed; `None` if the order needs the results, or there are none. Images as bytes
-/// are never all sorted: the vectors in their place take less memory.
-fn sorted_before(sort: &SortExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+/// are never all sorted: the vectors in their place take less memory. So no sort of all rows goes below where there are bytes either (`below_bytes`):
+/// DataFusion is not told that an order is kept there, and would take it for one that nobody needs.
+fn sorted_before(sort: &SortExec, below_bytes: bool) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let mut keys: Vec<PhysicalSortExpr> = sort.expr().iter().cloned().collect();
     let mut above = Vec::new();
     let mut node = sort.input();
@@ -127,6 +128,8 @@ fn sorted_before(sort: &SortExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
             made_of = Box::new(|index| Some(Arc::clone(&projection.expr().get(index)?.expr)));
         } else if let Some(filter) = node.downcast_ref::<FilterExec>()
             && filter.fetch().is_none()
+            // Anything else could fail, and must not on a row that the filter leaves out.
+            && keys.iter().all(|key| key.expr.is::<Column>())
         {
             limit = sort.fetch();
             let columns = filter.input().schema();
@@ -155,14 +158,16 @@ fn sorted_before(sort: &SortExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         node = node.children()[0];
     };
     let Some(keys) = LexOrdering::new(keys) else { return Ok(None) };
+    let fetch = if limit.is_some() { None } else { sort.fetch() };
+    let below_bytes = below_bytes || input.schema().fields().iter().any(holds_bytes);
+    if below_bytes && fetch.is_none() {
+        return Ok(None);
+    }
     let sorted = SortExec::new(keys, input)
-        .with_fetch(if limit.is_some() { None } else { sort.fetch() })
+        .with_fetch(fetch)
         .with_preserve_partitioning(sort.preserve_partitioning());
-    let sorted = match sorted_before(&sorted)? {
+    let sorted = match sorted_before(&sorted, below_bytes)? {
         Some(sorted) => sorted,
-        None if sorted.fetch().is_none() && sorted.schema().fields().iter().any(holds_bytes) => {
-            return Ok(None);
-        }
         None => Arc::new(sorted),
     };
     let (calls, schema) = (Arc::clone(&piecewise.calls), piecewise.schema());
@@ -733,6 +738,12 @@ mod tests {
             "SELECT n, m FROM (SELECT n, twice(n) AS m FROM t) WHERE m % 3 = 1 ORDER BY n % 10, n LIMIT 50",
             "SELECT n, m FROM (SELECT n, twice(n) AS m FROM t) WHERE m % 3 = 1 ORDER BY n % 10, n OFFSET 20",
             "SELECT n, twice(n) AS m FROM t ORDER BY m DESC LIMIT 20",
+            // Bytes above the inner results and none below them.
+            "SELECT n, image, m, twice(m) FROM (SELECT n, n::text::bytea AS image, twice(n) AS m FROM t) ORDER BY n DESC",
+            "SELECT n, image, m, twice(m) FROM (SELECT n, n::text::bytea AS image, twice(n) AS m FROM t) ORDER BY n DESC LIMIT 20",
+            "SELECT n, image, m, o FROM (SELECT n, image, m, twice(m) AS o FROM (SELECT n, n::text::bytea AS image, twice(n) AS m FROM t) WHERE m > 9) WHERE o > 99 ORDER BY n LIMIT 20",
+            // The order is of those rows alone that the filter leaves.
+            "SELECT n FROM (SELECT n, twice(n) AS m FROM t) WHERE m <> 0 ORDER BY 10 / n, n LIMIT 20",
             "SELECT a.n, a.m FROM (SELECT n, twice(n) AS m FROM t) a JOIN t ON a.m = t.n ORDER BY a.n LIMIT 50",
             "SELECT twice(n) AS m FROM t WHERE n < 9 UNION ALL SELECT twice(n) FROM t WHERE n > 9990 ORDER BY m",
         ] {

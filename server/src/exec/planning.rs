@@ -1,7 +1,7 @@
 //! The session as DataFusion's physical planner sees it: the server's state, and before DataFusion's rules those of [`rules`].
 //!
 //! A finished [`SessionState`] takes no more physical rules, and rebuilding one registers its functions in any order, so that DataFusion's may come before the
-//! server's of the same name. So the rules are told where they are asked for. EXPLAIN asks here too, and shows what runs.
+//! server's of the same name. So the rules are told where they are asked for. EXPLAIN asks here too.
 
 use std::any::Any;
 use std::collections::HashMap;

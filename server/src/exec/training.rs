@@ -190,10 +190,17 @@ impl ClientSession {
         if scope.snapshot.model(&training.name.value).is_some() && !plan.given.overwrite {
             return Err(model_exists(&training.name.value).at(training.name.position));
         }
+        if self.transaction.has_changes() {
+            return Err(SqlError::new(
+                SqlState::ACTIVE_SQL_TRANSACTION,
+                format!("{} cannot run behind changes that are not committed", training.tag),
+            )
+            .with_hint("Send it alone, or after COMMIT."));
+        }
         self.keep_body(&mut scope, training.body, control).await?;
+        let data = self.training_data(&scope, &training, &plan, control).await?;
         // What the query keeps is committed before the training starts: its job outlives the statement's transaction.
         self.transaction.commit()?;
-        let data = self.training_data(&scope, &training, &plan, control).await?;
         let request = BuildRequest {
             name: training.name.value.clone(),
             statement: statement_text(parsed, &scope.parameters),

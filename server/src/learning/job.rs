@@ -216,6 +216,9 @@ pub struct JobRecord {
     /// SHA-256 of its images as they were first decoded: it goes on only with the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// The [`DECODING_VERSION`](thanosql_ml::images::DECODING_VERSION) that gave those.
+    #[serde(default)]
+    pub decoding: u32,
     /// This server is being stopped and the job with it: whoever waits need not wait any longer.
     #[serde(skip)]
     pub interrupted: bool,
@@ -558,6 +561,7 @@ pub(crate) mod tests {
             fruitless: 0,
             note: None,
             fingerprint: None,
+            decoding: 0,
             interrupted: false,
         }
     }

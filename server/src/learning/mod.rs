@@ -308,6 +308,7 @@ impl Learning {
             fruitless: 0,
             note: None,
             fingerprint: None,
+            decoding: 0,
             interrupted: false,
         };
         // From here on the rows are in the store.
@@ -612,7 +613,8 @@ impl Learning {
         let cached = self.cache.get_or_load(&key, || {
             let bytes = entry.part(model::WEIGHTS_PART).map_err(crate::error::storage_error)?;
             let encoder = Model::from_safetensors(&bytes, worker.device()).map_err(ml_error)?;
-            Ok((Cached::Encoder(Arc::new(encoder)), bytes.len() as u64))
+            // Its arrays as they were stored, and as inference takes them.
+            Ok((Cached::Encoder(Arc::new(encoder)), 2 * bytes.len() as u64))
         })?;
         match cached {
             Cached::Encoder(encoder) => Ok(encoder),

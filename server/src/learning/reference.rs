@@ -18,9 +18,6 @@ use super::model::{KeptRow, ModelMetadata, TrainingRows};
 /// The part of a stored model that holds its labelled vectors.
 pub(crate) const VECTORS_PART: &str = "vectors";
 
-/// Images that go through the encoder before the caller is asked again.
-const CHUNK: usize = 1024;
-
 /// The labelled vectors of a model, ready to vote.
 #[derive(Debug)]
 pub struct Reference {
@@ -37,7 +34,7 @@ pub struct Reference {
     bytes: u64,
 }
 
-/// The vectors of the labelled images, to be stored; none if no row has a target. `between` is called from time to time, and stops the work by an error.
+/// The vectors of the labelled images, to be stored; none if no row has a target. `between` is called before every batch, and stops the work by an error.
 pub(crate) fn labelled_vectors(
     model: &Model,
     images: &dyn Images,
@@ -50,7 +47,7 @@ pub(crate) fn labelled_vectors(
         return Ok(None);
     }
     let mut bytes = Vec::with_capacity(labelled.len() * model.embedding_dim() * size_of::<f32>());
-    for chunk in labelled.chunks(CHUNK) {
+    for chunk in labelled.chunks(model.batch()) {
         between()?;
         let vectors = model.embed(&images.fetch(chunk)?, &|| false)?;
         bytes.extend(vectors.iter().flat_map(|value| value.to_le_bytes()));

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use thanosql_ml::images::{ImageFailure, ImageSource, choose_input_spec, load_images_within};
+use thanosql_ml::images::{
+    DECODING_VERSION, ImageFailure, ImageSource, choose_input_spec, load_images_within,
+};
 use thanosql_ml::{
     Color, EpochReport, EpochSummary, Flow, Images, InputSpec, MlError, Model, Pretrained,
     StepProgress, Trained, TrainingObserver,
@@ -236,7 +238,13 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
         })
         .collect();
     let classes = request.target.as_ref().map(|_| class_numbers(&kept));
-    let fingerprint = fingerprint(&*images).map_err(ml_error)?;
+    let fingerprint = worker
+        .embed_while(shared, || fingerprint(&*images, &|| cancel.is_cancelled()))
+        .map_err(|panic| panicked("hashing", &*panic))?;
+    if cancel.is_cancelled() {
+        return Err(job.stop_error());
+    }
+    let fingerprint = fingerprint.map_err(ml_error)?;
     same_images(&job, shared, &fingerprint)?;
     let loading = clock.elapsed().as_secs_f64();
 
@@ -333,9 +341,10 @@ fn checkpoint(shared: &Shared, job: u64) -> Option<Vec<u8>> {
     })
 }
 
-/// Writes down what the images are when they are decoded for the first time; later they must be the same.
+/// Writes down what the images are when they are decoded for the first time; later they must be the same, if they are decoded in the same way.
 fn same_images(job: &LiveJob, shared: &Shared, fingerprint: &str) -> Result<(), SqlError> {
-    match job.record().fingerprint {
+    let JobRecord { fingerprint: known, decoding, .. } = job.record();
+    match known.filter(|_| decoding == DECODING_VERSION) {
         Some(known) if known == fingerprint => Ok(()),
         Some(_) => Err(SqlError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -346,7 +355,10 @@ fn same_images(job: &LiveJob, shared: &Shared, fingerprint: &str) -> Result<(), 
         )
         .with_hint("Run the statement again to train with the files as they are now.")),
         None => {
-            let record = job.update(|record| record.fingerprint = Some(fingerprint.to_owned()));
+            let record = job.update(|record| {
+                record.fingerprint = Some(fingerprint.to_owned());
+                record.decoding = DECODING_VERSION;
+            });
             shared.store_job(&record)
         }
     }
@@ -428,13 +440,19 @@ fn class_numbers(rows: &[KeptRow<'_>]) -> Vec<Option<u32>> {
     rows.iter().map(|row| row.target.map(|target| numbers[target])).collect()
 }
 
-fn fingerprint(images: &dyn Images) -> Result<String, MlError> {
+fn fingerprint(images: &dyn Images, stop: &dyn Fn() -> bool) -> Result<String, MlError> {
     let mut hash = Sha256::new();
     let InputSpec { size, color } = images.spec();
     for length in [images.len(), color.channels(), size as usize, size as usize] {
         hash.update((length as u64).to_le_bytes());
     }
-    images.each(&mut |some| hash.update(some.pixels()))?;
+    images.each(&mut |some| {
+        if stop() {
+            return Err(MlError::Stopped);
+        }
+        hash.update(some.pixels());
+        Ok(())
+    })?;
     Ok(hexadecimal(&hash.finalize()))
 }
 
@@ -548,9 +566,13 @@ impl TrainingObserver for Observer<'_> {
         self.flow()
     }
 
-    fn on_measuring(&mut self) -> Flow {
+    fn on_hashing(&mut self) -> Flow {
         self.worker.between_steps(self.shared);
         self.flow()
+    }
+
+    fn on_measuring(&mut self) -> Flow {
+        self.on_hashing()
     }
 
     fn on_epoch(&mut self, report: &EpochReport) -> Flow {

@@ -120,6 +120,14 @@ impl SessionTransaction {
         matches!(&*self.block(), Block::Explicit(_) | Block::Failed(_))
     }
 
+    /// Whether something was changed that is not committed.
+    pub fn has_changes(&self) -> bool {
+        match &*self.block() {
+            Block::Implicit(work) | Block::Explicit(Some(work)) => work.transaction.is_dirty(),
+            Block::Idle | Block::Explicit(None) | Block::Failed(_) => false,
+        }
+    }
+
     /// What the next statement reads.
     pub fn snapshot(&self) -> Snapshot {
         let mut block = self.block();

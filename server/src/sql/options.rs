@@ -400,7 +400,7 @@ pub struct CreateTableUsingOptions {
     pub file_type: Option<Vec<String>>,
     /// Whether folders within are searched.
     pub recursive: bool,
-    /// Images a step; `None`: chosen by the model.
+    /// Most images that are decoded and embedded together; `None`: the server's default.
     pub batch_size: Option<u32>,
     /// Images that cannot be read.
     pub on_error: OnError,
@@ -419,7 +419,7 @@ pub struct ConvertOptions {
     pub image_col: Option<String>,
     /// `None`: `<model>_<algorithm>`.
     pub result_col: Option<String>,
-    /// Images a step; `None`: chosen by the model.
+    /// Most images that are decoded and embedded together; `None`: the server's default.
     pub batch_size: Option<u32>,
     /// Images that cannot be read.
     pub on_error: OnError,
@@ -492,7 +492,7 @@ pub struct PredictOptions {
     pub image_col: Option<String>,
     /// The column of classes.
     pub result_col: String,
-    /// How many neighbours vote; `None`: as many as suits.
+    /// How many neighbours vote; `None`: 5.
     pub k: Option<u32>,
 }
 

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::append::{Appender, Chunk, Places};
 use super::models::{object_name, path_argument};
 use super::{Control, rowset};
+use crate::catalog::constraints::TableDefinition;
 use crate::files::{FileAccess, file_name, shown_name};
 use crate::plan;
 use crate::plan::Scope;
@@ -147,12 +148,16 @@ impl ClientSession {
                 })
                 .await?;
                 source = back;
-                let schema = rowset::storable_schema(&inferred)?;
-                self.transaction.change(|transaction| {
-                    if existing.is_some() {
-                        transaction.drop_table(name)?;
+                let mut schema = rowset::storable_schema(&inferred)?;
+                if let Some(existing) = &existing {
+                    schema = TableDefinition::in_place_of(existing, &schema).schema();
+                }
+                self.transaction.change(|transaction| match &existing {
+                    Some(_) => {
+                        transaction.truncate(name)?;
+                        transaction.redefine_table(name, schema.clone())
                     }
-                    transaction.create_table(name, schema.clone()).map(|_| ())
+                    None => transaction.create_table(name, schema.clone()).map(|_| ()),
                 })?;
                 let targets = (0..schema.fields().len()).collect();
                 (schema, targets)
