@@ -144,7 +144,11 @@ impl<'a> Content<'a> {
             reader.into_decoder().map_err(|error| self.header_error(format, error))?;
         let (width, height) = decoder.dimensions();
         self.check_size(width, height, limits)?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let may_be_turned = format != ImageFormat::Jpeg || jpeg::has_exif(&self.bytes);
+        let orientation = match may_be_turned {
+            true => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+            false => Orientation::NoTransforms,
+        };
         let (width, height) =
             if swaps_sides(orientation) { (height, width) } else { (width, height) };
         let color = if decoder.color_type().has_color() { Color::Rgb } else { Color::Gray };

@@ -18,6 +18,7 @@ const END_OF_IMAGE: u8 = 0xd9;
 const START_OF_SCAN: u8 = 0xda;
 const BASELINE_FRAME: u8 = 0xc0;
 const PROGRESSIVE_FRAME: u8 = 0xc2;
+const EXIF: u8 = 0xe1;
 const ADOBE: u8 = 0xee;
 const TEMPORARY: u8 = 0x01;
 const RESTART_FIRST: u8 = 0xd0;
@@ -52,7 +53,8 @@ pub(super) fn check_complete(bytes: &[u8]) -> Result<(), &'static str> {
     })
 }
 
-/// The picture in an eighth, a quarter or half of its width and height: the smallest of these whose shorter side has at least `least_side` pixels. None
+/// The picture in an eighth, a quarter or half of its width and height: the smallest of these whose shorter side has at least `least_side` pixels. Chroma that the
+/// file holds at half the size is read at half of the reduced size, too. None
 /// if there is no such, and for what is left to the whole picture's decoder: four channels, arithmetic coding, more than 8 bits a sample,
 /// more scans than a picture needs, and files in which this decoder finds another size than `size`, which was checked against the limits.
 pub(super) fn decode_reduced(
@@ -61,7 +63,7 @@ pub(super) fn decode_reduced(
     least_side: u32,
 ) -> Option<DynamicImage> {
     let least_side = u16::try_from(least_side).ok()?;
-    if !has_few_scans(bytes) {
+    if size.0.min(size.1).div_ceil(2) < least_side.into() || !has_few_scans(bytes) {
         return None;
     }
     let mut decoder = Decoder::new(bytes);
@@ -109,16 +111,26 @@ fn has_few_scans(bytes: &[u8]) -> bool {
 
 /// True if three channels are red, green and blue, and not luma and two of chroma: Adobe's segment says so, or their names.
 fn holds_rgb(bytes: &[u8]) -> bool {
-    segments(bytes).map_while(Result::ok).take_while(|segment| segment.marker != START_OF_SCAN).any(
-        |segment| match segment.marker {
-            ADOBE => segment.content.starts_with(b"Adobe") && segment.content.get(11) == Some(&0),
-            // Precision, height, width and the number of channels, then three bytes for each, its name first.
-            BASELINE_FRAME..=PROGRESSIVE_FRAME => {
-                matches!(*segment.content, [_, _, _, _, _, 3, b'R', _, _, b'G', _, _, b'B', ..])
-            }
-            _ => false,
-        },
-    )
+    headers(bytes).any(|segment| match segment.marker {
+        ADOBE => segment.content.starts_with(b"Adobe") && segment.content.get(11) == Some(&0),
+        // Precision, height, width and the number of channels, then three bytes for each, its name first.
+        BASELINE_FRAME..=PROGRESSIVE_FRAME => {
+            matches!(*segment.content, [_, _, _, _, _, 3, b'R', _, _, b'G', _, _, b'B', ..])
+        }
+        _ => false,
+    })
+}
+
+/// Whether there is metadata that may say how the picture is turned. The library that is asked for it reads all tables anew for that, much of the work for a
+/// small picture.
+pub(super) fn has_exif(bytes: &[u8]) -> bool {
+    headers(bytes).any(|segment| segment.marker == EXIF && segment.content.starts_with(b"Exif"))
+}
+
+/// The segments before the first scan.
+fn headers(bytes: &[u8]) -> impl Iterator<Item = Segment<'_>> {
+    let all = segments(bytes).map_while(Result::ok);
+    all.take_while(|segment| segment.marker != START_OF_SCAN)
 }
 
 /// A marker and what belongs to it; a scan's data does not.
