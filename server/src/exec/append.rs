@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
 };
-use arrow::compute::{filter_record_batch, prep_null_mask_filter};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, prep_null_mask_filter};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
@@ -228,12 +228,18 @@ impl Appender {
         Ok(())
     }
 
-    /// Stores rows of the data's columns that come from nowhere a place could be told of.
+    /// Stores rows of the data's columns, which may have other types, from nowhere a place could be told of.
     ///
     /// # Errors
-    /// As [`store`](Self::store).
+    /// As [`store`](Self::store), without the place, and for a value that its column cannot have.
     pub fn append_rows(&self, rows: &RecordBatch) -> Result<(), SqlError> {
-        let Prepared { batch, .. } = self.prepare(rows.columns(), rows.num_rows())?;
+        let options = CastOptions { safe: false, ..CastOptions::default() };
+        let mut columns = Vec::with_capacity(rows.num_columns());
+        for (column, target) in rows.columns().iter().zip(&self.targets) {
+            let data_type = self.schema.field(*target).data_type();
+            columns.push(cast_with_options(column, data_type, &options).map_err(arrow_error)?);
+        }
+        let Prepared { batch, .. } = self.prepare(&columns, rows.num_rows())?;
         self.append(&batch)
     }
 

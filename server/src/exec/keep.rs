@@ -1,7 +1,7 @@
 //! CONVERT with `table_name`: its rows are kept in a table, in the transaction of the statement that it stands in.
 //!
-//! The rows are stored first; the surrounding statement then reads what was stored. An existing table is replaced only if
-//! nothing of it would be lost, its definition included, or if the statement says what to do with it.
+//! The rows are stored first; the surrounding statement then reads what was stored. An existing table gets the new rows in place of its own only if
+//! nothing of it would be lost, and keeps its definition, unless the statement says what to do with it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -220,8 +220,10 @@ fn extended(existing: &Table, result: &SchemaRef, vector: &str) -> TableDefiniti
         if old.data_type() != field.data_type() {
             definition.vector_indexes.retain(|index| index.column != column);
         }
-        let new = field.as_ref().clone().with_nullable(old.is_nullable());
-        definition.columns[column] = Arc::new(new);
+        let mut metadata = old.metadata().clone();
+        metadata.extend(field.metadata().clone());
+        let new = old.as_ref().clone().with_data_type(field.data_type().clone());
+        definition.columns[column] = Arc::new(new.with_metadata(metadata));
     }
     definition
 }
@@ -233,6 +235,10 @@ fn covers(existing: &Table, result: &Table, vector: &str) -> Result<bool, SqlErr
     for (index, field) in old.fields().iter().enumerate() {
         let Ok(position) = new.index_of(field.name()) else { return Ok(false) };
         if field.name() == vector {
+            // Only what a model has made can be made anew.
+            if Mark::of(field).is_none() {
+                return Ok(false);
+            }
             continue;
         }
         if new.field(position).data_type() != field.data_type() {
