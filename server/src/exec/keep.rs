@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
@@ -204,27 +203,42 @@ pub fn table_name(text: &str) -> Result<String, SqlError> {
     }
 }
 
-/// A table's definition for a result that covers it: as it is, with its keys, defaults and checks, the vectors that were made anew as they are now, and
-/// behind its columns those that it lacks.
+/// A table's definition for a result that covers it: the result's columns in their order, and as they were those that the table has, with its keys, defaults and
+/// checks. The vectors that were made anew are as they are now.
 fn extended(existing: &Table, result: &SchemaRef, vector: &str) -> TableDefinition {
-    let mut definition = TableDefinition::of(existing);
-    for field in result.fields() {
-        let Some(column) = definition.column(field.name()) else {
-            definition.columns.push(field.clone());
-            continue;
-        };
+    let old = TableDefinition::of(existing);
+    let columns = result.fields().iter().map(|field| {
+        let Some(column) = old.column(field.name()) else { return field.as_ref().clone() };
+        let column = old.columns[column].as_ref().clone();
         if field.name() != vector {
-            continue;
+            return column;
         }
-        let old = &definition.columns[column];
-        if old.data_type() != field.data_type() {
-            definition.vector_indexes.retain(|index| index.column != column);
-        }
-        let mut metadata = old.metadata().clone();
+        let mut metadata = column.metadata().clone();
         metadata.extend(field.metadata().clone());
-        let new = old.as_ref().clone().with_data_type(field.data_type().clone());
-        definition.columns[column] = Arc::new(new.with_metadata(metadata));
+        column.with_data_type(field.data_type().clone()).with_metadata(metadata)
+    });
+    let mut definition = TableDefinition::new(columns.collect());
+    // What covers a table has all of its columns.
+    let place = |column: usize| definition.column(old.columns[column].name()).unwrap_or(column);
+    let mut keys = old.keys.clone();
+    for column in keys.iter_mut().flat_map(|key| &mut key.columns) {
+        *column = place(*column);
     }
+    let mut vector_indexes = old.vector_indexes.clone();
+    for index in &mut vector_indexes {
+        index.column = place(index.column);
+    }
+    // An index is over vectors of one length.
+    vector_indexes.retain(|index| {
+        let column = &definition.columns[index.column];
+        old.columns
+            .iter()
+            .any(|old| old.name() == column.name() && old.data_type() == column.data_type())
+    });
+    definition.keys = keys;
+    definition.vector_indexes = vector_indexes;
+    definition.checks = old.checks;
+    definition.on_commit = old.on_commit;
     definition
 }
 
