@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use thanosql_tests::{TestServer, describe, failure, rows, value};
+use tokio_postgres::Client;
 
 /// Names and shapes of torchvision's ResNet-18.
 fn torchvision() -> Vec<(String, Vec<usize>)> {
@@ -130,12 +131,18 @@ async fn a_training_starts_from_the_configured_weights() {
     assert_eq!(server.terminate(), Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn parameters_are_values_and_are_shown_as_such() {
+/// A server with a table `d` of drawn digits.
+async fn with_digits() -> (TestServer, Client) {
     let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
     let digits = thanosql_ml::digits::write_dataset(&server.data.join("digits"), 20, 2, 7).unwrap();
     let client = server.connect().await;
     client.simple_query(&format!("COPY d FROM '{}'", digits.table.display())).await.unwrap();
+    (server, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_are_values_and_are_shown_as_such() {
+    let (server, client) = with_digits().await;
     let run = async |sql: &str, values: &[&(dyn tokio_postgres::types::ToSql + Sync)]| {
         client
             .execute(sql, values)
@@ -165,10 +172,7 @@ async fn parameters_are_values_and_are_shown_as_such() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_tells_every_option() {
-    let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
-    let digits = thanosql_ml::digits::write_dataset(&server.data.join("digits"), 20, 2, 7).unwrap();
-    let client = server.connect().await;
-    client.simple_query(&format!("COPY d FROM '{}'", digits.table.display())).await.unwrap();
+    let (_server, client) = with_digits().await;
     let explain = "EXPLAIN BUILD MODEL m USING SimCLR OPTIONS (max_epochs=3, learning_rate=0.01) AS SELECT * FROM d WHERE label < 5";
     let explained = rows(&client, explain).await;
     let part = |kind: &str| {
@@ -225,10 +229,7 @@ async fn explain_tells_every_option() {
 /// A training's job outlives its statement, so it cannot be part of what a script may still take back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_training_commits_nothing_of_a_script_that_fails() {
-    let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
-    let digits = thanosql_ml::digits::write_dataset(&server.data.join("digits"), 8, 2, 3).unwrap();
-    let client = server.connect().await;
-    client.simple_query(&format!("COPY d FROM '{}'", digits.table.display())).await.unwrap();
+    let (_server, client) = with_digits().await;
     client.simple_query("CREATE TABLE t (a int)").await.unwrap();
     let build = |body: &str| {
         format!("BUILD MODEL m USING SimCLR OPTIONS (max_epochs=1, batch_size=4) AS {body}")
