@@ -1,6 +1,8 @@
 //! How fast the kernels are, beside burn's own operations: GFLOP/s of convolutions, milliseconds of a normalisation, images a second of a
 //! whole small network. Run with `cargo bench -p thanosql-ml --bench kernels`; `-- --quick` leaves burn's own convolutions out.
 //!
+//! With `-- --gpu`, the convolutions of a batch on the GPU that wgpu finds, beside burn's, which take minutes to tune.
+//!
 //! Each figure is the best of several runs, so that other work on the machine disturbs it least.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -8,7 +10,7 @@
 use burn::tensor::activation::relu;
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, DeviceKind, Distribution, Tensor};
 use std::time::{Duration, Instant};
 use thanosql_ml::kernels::{
     Activation, Convolution, batch_norm, channels_last, conv2d, conv2d_folded, global_average_pool,
@@ -19,6 +21,9 @@ const EPSILON: f64 = 1e-5;
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
+    if std::env::args().any(|argument| argument == "--gpu") {
+        return gpu_convolutions(quick);
+    }
     println!("{} threads, batch {BATCH}", rayon::current_num_threads());
     convolutions(quick);
     normalisations();
@@ -119,6 +124,70 @@ fn convolutions(quick: bool) {
                 |y| y.backward(),
             );
             print!("   ({:5.1} {:5.1})", rate(forward), 2.0 * rate(backward));
+        }
+        println!();
+    }
+}
+
+/// What a step sends before it waits, as in training.
+const CALLS: u32 = 10;
+
+fn gpu_convolutions(quick: bool) {
+    let device = Device::wgpu(DeviceKind::DefaultDevice);
+    println!(
+        "batch {BATCH}, convolutions on a GPU: microseconds (TFLOP/s) forward, and of forward and both gradients; then burn's own"
+    );
+    for (inputs, outputs, size, kernel, stride) in [
+        (32, 32, 14, 3, 1),
+        (32, 64, 14, 3, 2),
+        (128, 128, 4, 3, 1),
+        (3, 64, 224, 7, 2),
+        (64, 64, 56, 3, 1),
+        (128, 128, 28, 3, 1),
+        (256, 256, 14, 3, 1),
+        (512, 512, 7, 3, 1),
+        (256, 512, 14, 1, 2),
+    ] {
+        let options = Convolution { stride: [stride; 2], padding: [kernel / 2; 2] };
+        let out_size = (size + 2 * (kernel / 2) - kernel) / stride + 1;
+        let operations =
+            (2 * BATCH * out_size * out_size * outputs * inputs * kernel * kernel) as f64;
+        print!("{inputs:4} -> {outputs:3}, {size:3}x{size:<3}, {kernel}x{kernel}/{stride}:");
+        let x = random([BATCH, size, size, inputs], &device);
+        let weight = random([outputs, inputs, kernel, kernel], &device);
+        let burns = |x: Tensor<4>, weight: Tensor<4>| {
+            let options = ConvOptions::new([stride; 2], [kernel / 2; 2], [1, 1], 1);
+            module::conv2d(x.permute([0, 3, 1, 2]), weight, None, options)
+        };
+        let ours = |x: Tensor<4>, weight: Tensor<4>| conv2d(x, weight, options);
+        let wait = || device.sync().expect("a device that works");
+        let time = |convolve: &dyn Fn(Tensor<4>, Tensor<4>) -> Tensor<4>| {
+            let forward = || drop(convolve(x.clone(), weight.clone()));
+            let both = || {
+                let x = Tensor::from_inner(x.clone()).require_grad();
+                let weight = Tensor::from_inner(weight.clone()).require_grad();
+                drop(convolve(x, weight).backward());
+            };
+            let timed = |run: &dyn Fn()| {
+                best(wait, |()| {
+                    (0..CALLS).for_each(|_| run());
+                    wait();
+                }) / CALLS
+            };
+            let rate = |time: Duration, times: f64| times * operations * 1e-12 / time.as_secs_f64();
+            let (forward, both) = (timed(&forward), timed(&both));
+            print!(
+                " {:6.0} ({:4.1}) {:6.0} ({:4.1})",
+                forward.as_secs_f64() * 1e6,
+                rate(forward, 1.0),
+                both.as_secs_f64() * 1e6,
+                rate(both, 3.0),
+            );
+        };
+        time(&ours);
+        if !quick {
+            print!("   ");
+            time(&burns);
         }
         println!();
     }

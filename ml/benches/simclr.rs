@@ -9,6 +9,7 @@
 //! | `THANOSQL_BENCH_TEST` | test images | 10000 |
 //! | `THANOSQL_BENCH_EPOCHS` | epochs | 5 |
 //! | `THANOSQL_BENCH_DEVICE` | `cpu`, `wgpu`, `auto` | cpu |
+//! | `THANOSQL_BENCH_TUNING` | a folder in which a GPU keeps how its kernels were tuned | of burn's choice |
 //! | `THANOSQL_BENCH_SEED` | seed | 0 |
 //! | `THANOSQL_BENCH_BATCH`, `_LR`, `_TEMPERATURE`, `_LOSS`, `_DECAY`, `_WARMUP`, `_ENCODER`, `_VIEWS` | options of the training | the recipe's |
 //! | `THANOSQL_PEER_PYTHON`, `THANOSQL_PEER` | a Python with PyTorch, and the [peer]'s script for it | no peer |
@@ -41,7 +42,8 @@ use thanosql_ml::linear_probe::linear_probe_accuracy;
 use thanosql_ml::quality::knn_accuracy;
 use thanosql_ml::{
     Augmentation, Color, ComputeDevice, DeviceChoice, EncoderChoice, EpochReport, EpochSummary,
-    Flow, ImageSet, InputSpec, Model, StepProgress, TrainOptions, Trained, TrainingObserver, train,
+    Flow, ImageSet, InputSpec, Model, StepProgress, TrainOptions, Trained, TrainingObserver,
+    keep_tuning_in, train,
 };
 
 use peer::Peer;
@@ -73,6 +75,9 @@ fn main() -> Result<()> {
     let train_count = option("THANOSQL_BENCH_TRAIN")?.unwrap_or(10_000);
     let test_count = option("THANOSQL_BENCH_TEST")?.unwrap_or(10_000);
     let seed = option("THANOSQL_BENCH_SEED")?.unwrap_or(0);
+    if let Some(folder) = env::var_os("THANOSQL_BENCH_TUNING") {
+        keep_tuning_in(Path::new(&folder));
+    }
     let device =
         ComputeDevice::open(option("THANOSQL_BENCH_DEVICE")?.unwrap_or(DeviceChoice::Cpu))?;
     let (training, test, origin) = match env::var_os("THANOSQL_MNIST") {

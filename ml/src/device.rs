@@ -5,12 +5,17 @@
 //! GPU that is emulated on the same cores. An explicit `wgpu` may take one, which is how the GPU path is tested on machines
 //! without a GPU.
 //!
-//! Half precision and several devices at once are left out.
+//! A GPU's kernels are compiled and tuned when a shape first appears, which takes seconds; [`keep_tuning_in`] names a folder that remembers it.
+//!
+//! Several devices at once are left out.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Mutex;
 
+use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+use burn::cubecl::environment;
 use burn::tensor::wgpu::wgpu;
 use burn::tensor::{Device, DeviceKind};
 
@@ -128,6 +133,15 @@ impl ComputeDevice {
     pub(crate) fn autodiff(&self) -> Device {
         self.device.clone().autodiff()
     }
+}
+
+/// Makes GPUs keep what they have found out about kernels, which is the fastest for a shape and what it is compiled to, in a file in this folder; it is made when
+/// there is something to keep. For the whole process, and to be called before a GPU is opened. A folder that cannot be written costs the time of finding out
+/// again, nothing else.
+pub fn keep_tuning_in(folder: &Path) {
+    // Reading the configuration, which happens once, chooses a folder as well.
+    drop(CubeClRuntimeConfig::get());
+    environment::set_root(folder);
 }
 
 /// One adapter that wgpu found.

@@ -14,7 +14,7 @@ use crate::error::MlError;
 use crate::images::Images;
 use crate::recipe::Recipe;
 use crate::views::ViewDrawer;
-use crate::views::on_device::{DeviceBatch, DeviceDrawer, ResidentImages};
+use crate::views::on_device::{DeviceDrawer, ResidentImages};
 
 /// Where a training's views come from.
 pub(crate) struct Feed<'a> {
@@ -75,7 +75,7 @@ impl<'a> Feed<'a> {
             }
             Some(OnDevice { drawer, resident: Some(resident) }) => {
                 for batch in batches {
-                    step(batch, drawer.draw(resident.select(batch), batch, epoch))?;
+                    step(batch, drawer.draw(resident, batch, batch, epoch))?;
                 }
                 Ok(())
             }
@@ -83,8 +83,9 @@ impl<'a> Feed<'a> {
                 batches,
                 |batch| images.fetch(batch),
                 |batch, images| {
-                    let images = DeviceBatch::upload(input, images.pixels(), device);
-                    step(batch, drawer.draw(images, batch, epoch))
+                    let rows: Vec<usize> = (0..batch.len()).collect();
+                    let images = ResidentImages::upload(input, images.pixels(), device);
+                    step(batch, drawer.draw(&images, &rows, batch, epoch))
                 },
             ),
         }

@@ -4,7 +4,7 @@
 //! nothing beside it; the arrays hold the encoder's weights and statistics, and those of the projection head if the training kept it. A file
 //! may come from anyone: architecture, names, shapes and values are checked before a network is built, and nothing larger than the file is allocated.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ use crate::encoder::folded::FoldedEncoder;
 use crate::encoder::{Architecture, projection};
 use crate::error::MlError;
 use crate::images::{Color, ImageSet, InputSpec, MAX_INPUT_SIZE, MIN_INPUT_SIZE};
+use crate::kernels::unpack_images;
+use crate::views::on_device::{pack, words_of};
 use crate::weights::{Weights, read};
 
 /// The header's entry.
@@ -21,8 +23,12 @@ pub(crate) const HEADER: &str = "thanosql.encoder";
 /// The version of that entry that is written, and the only one that is read.
 const VERSION: u32 = 1;
 
-/// Pixel positions that are computed at once: bounds the memory that embedding takes.
+/// Pixel positions that are computed at once, by the CPU and by a GPU: bounds the memory that embedding takes.
 const POSITIONS_AT_ONCE: usize = 1 << 18;
+const DEVICE_POSITIONS: usize = 1 << 20;
+
+/// Batches that a GPU is sent before the host waits for their vectors.
+const BATCHES_AHEAD: usize = 8;
 
 /// Most numbers that one image may become in a layer of a network from a file: 256 MiB. ResNet-18 makes 17 million of the largest image.
 const MAX_LAYER_VALUES: usize = 1 << 26;
@@ -143,7 +149,7 @@ impl Model {
 
     /// The vectors of images, row-major `[count, embedding_dim]`. None of their numbers is negative. A vector depends on its image alone.
     ///
-    /// `stop` is asked before every batch of at most 256 images.
+    /// `stop` is asked before every batch of at most 1,024 images.
     ///
     /// # Errors
     ///
@@ -158,13 +164,18 @@ impl Model {
         }
         let batch = self.batch();
         let mut vectors = Vec::with_capacity(images.len() * self.embedding_dim());
+        // What a GPU still computes, which would wait for the host if each batch was read before the next one is sent.
+        let mut waiting = Vec::new();
         for start in (0..images.len()).step_by(batch) {
             if stop() {
                 return Err(MlError::Stopped);
             }
             let end = images.len().min(start + batch);
-            let embedded = self.embed_batch(images.range(start, end), end - start, batch)?;
-            vectors.extend_from_slice(&embedded[..(end - start) * self.embedding_dim()]);
+            waiting.push(self.launch(images.range(start, end), end - start));
+            if self.device.is_cpu() || waiting.len() == BATCHES_AHEAD || end == images.len() {
+                let found = Tensor::cat(std::mem::take(&mut waiting), 0);
+                vectors.extend(read(found).map_err(|reason| MlError::Device { reason })?);
+            }
         }
         Ok(vectors)
     }
@@ -172,30 +183,51 @@ impl Model {
     /// Images that go through the encoder at once. On a GPU fewer take as long as so many.
     pub fn batch(&self) -> usize {
         let side = self.input.size as usize;
-        (POSITIONS_AT_ONCE / (side * side)).clamp(8, 256)
+        let (positions, most) =
+            if self.device.is_cpu() { (POSITIONS_AT_ONCE, 256) } else { (DEVICE_POSITIONS, 1024) };
+        (positions / (side * side)).clamp(8, most)
     }
 
-    /// Embeds at most `batch` images. On a GPU the batch is filled up, because every new shape is compiled and tuned for.
-    fn embed_batch(&self, pixels: &[u8], count: usize, batch: usize) -> Result<Vec<f32>, MlError> {
-        let rows = if self.device.is_cpu() { count } else { batch };
-        let mut values = vec![0.0_f32; rows * self.input.image_len()];
-        values.par_chunks_mut(1 << 14).zip(pixels.par_chunks(1 << 14)).for_each(
-            |(values, bytes)| {
-                values
-                    .iter_mut()
-                    .zip(bytes)
-                    .for_each(|(value, &byte)| *value = f32::from(byte) / 255.0);
-            },
-        );
-        self.forward(values, rows)
+    /// Rows of the batch that so many images are embedded in: on a GPU it is filled up to a power of two, for some kernels are tuned for a shape.
+    pub(crate) fn rows(&self, count: usize) -> usize {
+        if self.device.is_cpu() { count } else { count.next_power_of_two().max(8) }
+    }
+
+    /// Sends `count` images to be embedded, `[count, embedding_dim]`.
+    fn launch(&self, pixels: &[u8], count: usize) -> Tensor<2> {
+        let length = self.input.image_len();
+        let side = self.input.size as usize;
+        if self.device.is_cpu() {
+            let mut values = vec![0.0_f32; count * length];
+            values.par_chunks_mut(1 << 14).zip(pixels.par_chunks(1 << 14)).for_each(
+                |(values, bytes)| {
+                    values
+                        .iter_mut()
+                        .zip(bytes)
+                        .for_each(|(value, &byte)| *value = f32::from(byte) / 255.0);
+                },
+            );
+            return self.encoder.forward(self.upload(values, count));
+        }
+        let rows = self.rows(count);
+        let mut words = pack(self.input, pixels);
+        words.resize(rows * words_of(self.input), 0);
+        let words = TensorData::new(words, [rows, words_of(self.input)]);
+        let words = Tensor::<2, Int>::from_data(words, (self.device.inner(), DType::I32));
+        let images = unpack_images(words, [self.input.color.channels(), side, side]);
+        self.encoder.forward(images).slice([0..count, 0..self.embedding_dim()])
     }
 
     /// Embeds `rows` images or views, `[rows, channels, height, width]` from 0 to 1.
     pub(crate) fn forward(&self, values: Vec<f32>, rows: usize) -> Result<Vec<f32>, MlError> {
+        let vectors = self.encoder.forward(self.upload(values, rows));
+        read(vectors).map_err(|reason| MlError::Device { reason })
+    }
+
+    fn upload(&self, values: Vec<f32>, rows: usize) -> Tensor<4> {
         let side = self.input.size as usize;
         let shape = [rows, self.input.color.channels(), side, side];
-        let images = Tensor::<4>::from_data(TensorData::new(values, shape), self.device.inner());
-        read(self.encoder.forward(images)).map_err(|reason| MlError::Device { reason })
+        Tensor::from_data(TensorData::new(values, shape), self.device.inner())
     }
 }
 

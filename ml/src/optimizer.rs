@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::encoder::residual::{ParameterVisitor, Role};
-use crate::kernels::{AdamWStep, Moved, adamw};
+use crate::kernels::{AdamWConstants, AdamWStep, Moved, adamw, adamw_in_place, overwrite};
 use crate::weights::Weights;
 
 const BETA_1: f64 = 0.9;
@@ -26,18 +26,48 @@ struct Moments {
 pub(crate) struct AdamW {
     weight_decay: f64,
     steps: u64,
+    /// The learning rate of the step under way.
+    rate: f64,
+    /// On a GPU, which reads them there: the numbers of the step under way.
+    numbers: Option<Tensor<1>>,
     moments: BTreeMap<String, Moments>,
 }
 
 impl AdamW {
-    pub(crate) fn new(weight_decay: f64) -> Self {
-        Self { weight_decay, steps: 0, moments: BTreeMap::new() }
+    /// For parameters on this device.
+    pub(crate) fn new(weight_decay: f64, device: &Device) -> Self {
+        let on_cpu = device.clone().without_autodiff() == Device::flex();
+        let numbers = (!on_cpu).then(|| Tensor::zeros([3], device));
+        Self { weight_decay, steps: 0, rate: 0.0, numbers, moments: BTreeMap::new() }
     }
 
-    /// Starts the next step; its parameters are then shown to [`Update`].
-    pub(crate) fn step(&mut self, rate: f64, gradients: Gradients) -> Update<'_> {
+    /// Starts the next step.
+    pub(crate) fn begin(&mut self, rate: f64) {
         self.steps += 1;
-        Update { rate, gradients, optimizer: self }
+        self.rate = rate;
+        if let Some(numbers) = &self.numbers {
+            let step = self.numbers_of_step(self.weight_decay);
+            let values = [step.rate, step.correction, step.kept].map(|number| number as f32);
+            overwrite(numbers, Tensor::from_data(TensorData::from(values), &numbers.device()));
+        }
+    }
+
+    /// Moves the parameters that it is then shown by these gradients.
+    pub(crate) fn update(&mut self, gradients: Gradients) -> Update<'_> {
+        Update { gradients, optimizer: self }
+    }
+
+    fn numbers_of_step(&self, decay: f64) -> AdamWStep {
+        // Both means start from zero and are corrected for it.
+        let steps = self.steps as f64;
+        AdamWStep {
+            beta_1: BETA_1,
+            beta_2: BETA_2,
+            rate: self.rate / (1.0 - BETA_1.powf(steps)),
+            correction: 1.0 - BETA_2.powf(steps),
+            epsilon: EPSILON,
+            kept: 1.0 - self.rate * decay,
+        }
     }
 
     /// Adds its state to a checkpoint.
@@ -77,42 +107,43 @@ impl AdamW {
 
 /// One step, under way.
 pub(crate) struct Update<'a> {
-    rate: f64,
     gradients: Gradients,
     optimizer: &'a mut AdamW,
 }
 
 impl ParameterVisitor for Update<'_> {
     fn visit<const D: usize>(&mut self, name: &str, role: Role, tensor: &mut Tensor<D>) {
-        let decay = match role {
-            Role::Weight => self.optimizer.weight_decay,
-            Role::Offset => 0.0,
+        let decays = match role {
+            Role::Weight => true,
+            Role::Offset => false,
             Role::Statistic => return,
         };
         let Some(gradient) = tensor.grad_remove(&mut self.gradients) else { return };
         let shape = tensor.dims();
         let length = shape.iter().product::<usize>();
-        let moments = self.optimizer.moments.remove(name).unwrap_or_else(|| {
-            let zeros = Tensor::zeros([length], &gradient.device());
-            Moments { first: zeros.clone(), second: zeros }
+        let optimizer = &mut *self.optimizer;
+        let moments = optimizer.moments.remove(name).unwrap_or_else(|| {
+            let zeros = || Tensor::zeros([length], &gradient.device());
+            Moments { first: zeros(), second: zeros() }
         });
-        // Both means start from zero and are corrected for it.
-        let steps = self.optimizer.steps as f64;
-        let step = AdamWStep {
-            beta_1: BETA_1,
-            beta_2: BETA_2,
-            rate: self.rate / (1.0 - BETA_1.powf(steps)),
-            correction: 1.0 - BETA_2.powf(steps),
-            epsilon: EPSILON,
-            kept: 1.0 - self.rate * decay,
-        };
         let before = Moved {
             parameter: tensor.clone().inner().reshape([length]),
             first: moments.first,
             second: moments.second,
         };
-        let Moved { parameter, first, second } = adamw(before, gradient.reshape([length]), step);
-        self.optimizer.moments.insert(name.to_owned(), Moments { first, second });
+        let gradient = gradient.reshape([length]);
+        let Moved { parameter, first, second } = match optimizer.numbers.clone() {
+            Some(numbers) => {
+                let constants =
+                    AdamWConstants { beta_1: BETA_1, beta_2: BETA_2, epsilon: EPSILON, decays };
+                adamw_in_place(before, gradient, numbers, constants)
+            }
+            None => {
+                let decay = if decays { optimizer.weight_decay } else { 0.0 };
+                adamw(before, gradient, optimizer.numbers_of_step(decay))
+            }
+        };
+        optimizer.moments.insert(name.to_owned(), Moments { first, second });
         *tensor = Tensor::from_inner(parameter.reshape(shape)).require_grad();
     }
 }
@@ -126,10 +157,11 @@ mod tests {
     fn run(role: Role, decay: f64, slopes: &[f32]) -> f32 {
         let device = Device::flex().autodiff();
         let mut parameter = Tensor::<1>::from_floats([2.0], &device).require_grad();
-        let mut optimizer = AdamW::new(decay);
+        let mut optimizer = AdamW::new(decay, &device);
         for &slope in slopes {
             let gradients = parameter.clone().mul_scalar(slope).sum().backward();
-            optimizer.step(0.1, gradients).visit("parameter", role, &mut parameter);
+            optimizer.begin(0.1);
+            optimizer.update(gradients).visit("parameter", role, &mut parameter);
         }
         read(parameter).unwrap()[0]
     }

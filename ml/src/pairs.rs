@@ -77,7 +77,7 @@ impl Model {
             recipe.augmentations.clone().unwrap_or_else(|| Augmentation::defaults(self.input()));
         let drawer = ViewDrawer::new(self.input(), &augmentations, recipe.seed);
         let dim = self.embedding_dim();
-        // A pair takes two places of a batch. Every batch is full, for a GPU compiles for each new shape.
+        // A pair takes two places of a batch.
         let (batch, length) = (self.batch() / 2, self.input().image_len());
         for start in (0..images.len()).step_by(batch) {
             if stop() {
@@ -85,7 +85,7 @@ impl Model {
             }
             let count = batch.min(images.len() - start);
             let views = drawer.draw_by_content(images.range(start, start + count));
-            let rows = if self.device().is_cpu() { 2 * count } else { 2 * batch };
+            let rows = self.rows(2 * count);
             let mut filled = Vec::with_capacity(rows * length);
             filled.extend_from_slice(&views);
             filled.resize(rows * length, 0.0);

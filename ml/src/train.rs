@@ -16,12 +16,16 @@ use burn::tensor::{Tensor, TensorData};
 use crate::checkpoint::{Checkpoint, digest};
 use crate::device::ComputeDevice;
 use crate::encoder::projection::{self, ProjectionHead};
-use crate::encoder::residual::{ParameterVisitor, ResidualEncoder, Role};
+use crate::encoder::residual::{
+    ParameterVisitor, ResidualEncoder, Role, STEPS_OF_CHANGING_MOMENTUM,
+};
 use crate::encoder::{EncoderChoice, projection::add_initial_weights};
 use crate::epoch_quality::{EpochQuality, Examiner, Head};
 use crate::error::MlError;
 use crate::feed::Feed;
 use crate::images::Images;
+use crate::kernels::gpu::recording::Recording;
+use crate::kernels::overwrite;
 use crate::loss::{ContrastiveLoss, Positives, contrastive};
 use crate::model::Model;
 use crate::optimizer::AdamW;
@@ -33,6 +37,9 @@ use crate::weights::{Weights, read};
 
 /// Steps after which the loss is fetched from a GPU.
 const FETCH_EVERY: usize = 8;
+
+/// Steps that a training runs before it records one on a GPU, for which all is then compiled and tuned.
+const STEPS_BEFORE_RECORDING: u64 = 3;
 
 /// Keeps the draw of an epoch's order apart from those of other things.
 const ORDER: u64 = 2;
@@ -226,6 +233,7 @@ struct Training<'a> {
     encoder: ResidualEncoder,
     head: ProjectionHead,
     optimizer: AdamW,
+    recorded: Option<RecordedStep>,
     /// Epochs done.
     epoch: u32,
     curve: Vec<EpochSummary>,
@@ -248,7 +256,7 @@ impl<'a> Training<'a> {
         let dim = recipe.embedding_dim;
         let mut parameters = recipe.encoder.parameters();
         parameters.extend(projection::parameters(dim));
-        let mut optimizer = AdamW::new(recipe.weight_decay);
+        let mut optimizer = AdamW::new(recipe.weight_decay, device.inner());
         let (mut epoch, mut curve) = (0, Vec::new());
         let weights = match resume {
             Some(bytes) => {
@@ -277,6 +285,7 @@ impl<'a> Training<'a> {
             encoder: ResidualEncoder::new(&recipe.encoder, &weights, device.inner()),
             head: ProjectionHead::new(&weights, device.inner()),
             optimizer,
+            recorded: None,
             epoch,
             curve,
             began: Instant::now(),
@@ -327,6 +336,27 @@ impl<'a> Training<'a> {
         done: usize,
     ) -> Result<Tensor<1>, MlError> {
         let step = u64::from(epoch - 1) * self.recipe.steps_per_epoch as u64 + done as u64;
+        self.optimizer.begin(self.schedule.rate(step));
+        let loss = match &self.recorded {
+            Some(recorded) => recorded.run(views)?,
+            None if self.can_be_recorded(step) => {
+                let (recorded, loss) = self.record(batch, views, step)?;
+                self.recorded = Some(recorded);
+                loss
+            }
+            None => self.learn(batch, views, step),
+        };
+        self.steps_run += 1;
+        if self.steps_run == 1 {
+            self.warm = Instant::now();
+            let seconds = (self.warm - self.began).as_secs_f64();
+            tracing::debug!(seconds, "the first step is done");
+        }
+        Ok(loss)
+    }
+
+    /// Moves the weights down the gradient of a batch's loss, which it gives.
+    fn learn(&mut self, batch: &[usize], views: Tensor<4>, step: u64) -> Tensor<1> {
         let views = Tensor::from_inner(views);
         let projections = self.head.forward(self.encoder.forward(views, step));
         let loss = match (&self.views, self.targets) {
@@ -341,16 +371,35 @@ impl<'a> Training<'a> {
                 )
             }
         };
-        let mut update = self.optimizer.step(self.schedule.rate(step), loss.backward());
+        let mut update = self.optimizer.update(loss.backward());
         self.encoder.visit(&mut update);
         self.head.visit(&mut update);
-        self.steps_run += 1;
-        if self.steps_run == 1 {
-            self.warm = Instant::now();
-            let seconds = (self.warm - self.began).as_secs_f64();
-            tracing::debug!(seconds, "the first step is done");
-        }
-        Ok(loss.inner())
+        loss.inner()
+    }
+
+    /// Whether every step from this one on is the same but for its views and the numbers of the optimizer, and has been run before so that nothing is left
+    /// to compile. Where targets say what belongs together, each step uploads that.
+    fn can_be_recorded(&self, step: u64) -> bool {
+        !self.device.is_cpu()
+            && self.views.is_some()
+            && step >= STEPS_OF_CHANGING_MOMENTUM
+            && self.steps_run >= STEPS_BEFORE_RECORDING
+    }
+
+    /// Records the step of a batch, and runs it.
+    fn record(
+        &mut self,
+        batch: &[usize],
+        views: Tensor<4>,
+        step: u64,
+    ) -> Result<(RecordedStep, Tensor<1>), MlError> {
+        let input = Tensor::zeros(views.dims(), self.device.inner());
+        let (recording, loss) = Recording::of(&input, || self.learn(batch, input.clone(), step))
+            .map_err(|reason| MlError::Device { reason })?;
+        tracing::debug!(step, "the step is recorded");
+        let recorded = RecordedStep { views: input, loss, recording };
+        let loss = recorded.run(views)?;
+        Ok((recorded, loss))
     }
 
     fn progress(&self, epoch: u32, step: usize, loss: f64, epoch_began: Instant) -> StepProgress {
@@ -455,6 +504,24 @@ impl<'a> Training<'a> {
             self.optimizer.save(&mut weights).map_err(device)?;
         }
         Ok(weights)
+    }
+}
+
+/// A step that a GPU repeats, with what it reads and what it gives.
+#[derive(Debug)]
+struct RecordedStep {
+    views: Tensor<4>,
+    loss: Tensor<1>,
+    recording: Recording,
+}
+
+impl RecordedStep {
+    /// Runs it on the views of a batch, and gives the loss.
+    fn run(&self, views: Tensor<4>) -> Result<Tensor<1>, MlError> {
+        overwrite(&self.views, views);
+        self.recording.replay().map_err(|reason| MlError::Device { reason })?;
+        // A copy, for the next run writes to the same place.
+        Ok(self.loss.clone().add_scalar(0.0))
     }
 }
 

@@ -1,15 +1,32 @@
-//! The kernels through burn: forward and gradients against burn's own operations and against finite differences.
+//! The kernels through burn: forward and gradients against burn's own operations on the CPU and against finite differences.
+//!
+//! On the CPU, and on the GPU that wgpu finds, a software driver too. Without one the GPU's kernels are left out, unless `THANOSQL_REQUIRE_VULKAN=1`.
 
 use burn::tensor::activation::relu;
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
 use thanosql_ml::kernels::{
     Activation, Convolution, batch_norm, channels_last, conv2d, conv2d_folded, fold_batch_norm,
-    global_average_pool, is_accelerated,
+    global_average_pool,
 };
 
+use thanosql_ml::{ComputeDevice, DeviceChoice};
+
 const EPSILON: f64 = 1e-5;
+
+/// The devices that have kernels.
+fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::flex()];
+    match ComputeDevice::open(DeviceChoice::Wgpu(None)) {
+        Ok(_) => devices.push(Device::wgpu(DeviceKind::DefaultDevice)),
+        Err(error) => {
+            let required = std::env::var("THANOSQL_REQUIRE_VULKAN").is_ok_and(|value| value == "1");
+            assert!(!required, "THANOSQL_REQUIRE_VULKAN=1, but {error}");
+        }
+    }
+    devices
+}
 
 /// Numbers between -0.5 and 0.5 that look random, the same for the same seed.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -71,30 +88,35 @@ const SHAPES: [Shape; 9] = [
 
 #[test]
 fn convolution_agrees_with_burns_forward_and_backward() {
-    let device = Device::flex().autodiff();
+    let cpu = Device::flex().autodiff();
     for (batch, [inputs, outputs], [height, width], kernel, stride, padding) in SHAPES {
-        let x = tensor([batch, inputs, height, width], 1, &device).require_grad();
-        let weight = tensor([outputs, inputs, kernel, kernel], 2, &device).require_grad();
+        let image = [batch, inputs, height, width];
+        let x = tensor(image, 1, &cpu).require_grad();
+        let weight = tensor([outputs, inputs, kernel, kernel], 2, &cpu).require_grad();
         let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
         let expected = module::conv2d(x.clone(), weight.clone(), None, options);
-        let direction = tensor(expected.dims(), 3, &device);
-        let gradients = (expected.clone() * direction.clone()).sum().backward();
+        let gradients = (expected.clone() * tensor(expected.dims(), 3, &cpu)).sum().backward();
         let (x_expected, weight_expected) =
             (x.grad(&gradients).unwrap(), weight.grad(&gradients).unwrap());
 
-        let options = Convolution { stride: [stride; 2], padding: [padding; 2] };
-        assert!(is_accelerated(&x));
-        let actual = channels_first(conv2d(channels_last(x.clone()), weight.clone(), options));
-        let gradients = (actual.clone() * direction).sum().backward();
-        assert_close(&actual, &expected);
-        assert_close(&x.grad(&gradients).unwrap(), &x_expected);
-        assert_close(&weight.grad(&gradients).unwrap(), &weight_expected);
+        for device in devices() {
+            let device = device.autodiff();
+            let x = tensor(image, 1, &device).require_grad();
+            let weight = tensor([outputs, inputs, kernel, kernel], 2, &device).require_grad();
+            let options = Convolution { stride: [stride; 2], padding: [padding; 2] };
+            let actual = channels_first(conv2d(channels_last(x.clone()), weight.clone(), options));
+            let direction = tensor(expected.dims(), 3, &device);
+            let gradients = (actual.clone() * direction).sum().backward();
+            assert_close(&actual, &expected);
+            assert_close(&x.grad(&gradients).unwrap(), &x_expected);
+            assert_close(&weight.grad(&gradients).unwrap(), &weight_expected);
+        }
     }
 }
 
 #[test]
 fn batch_normalisation_agrees_with_its_formula_forward_and_backward() {
-    let device = Device::flex().autodiff();
+    let cpu = Device::flex().autodiff();
     for (shape, with_residual, activation, offset) in [
         ([2, 3, 5, 7], false, Activation::None, 0.0),
         ([1, 1, 4, 3], false, Activation::Relu, 0.0),
@@ -103,12 +125,16 @@ fn batch_normalisation_agrees_with_its_formula_forward_and_backward() {
         ([70, 4, 4, 128], false, Activation::Relu, 0.5),
     ] {
         let channels = shape[3];
-        let x = (tensor(shape, 1, &device) + offset).require_grad();
-        let gamma = (tensor([channels], 2, &device) + 1.0).require_grad();
-        let beta = tensor([channels], 3, &device).require_grad();
-        let residual = with_residual.then(|| tensor(shape, 4, &device).require_grad());
-        let direction = tensor(shape, 5, &device);
-
+        let inputs = |device: &Device| {
+            (
+                (tensor(shape, 1, device) + offset).require_grad(),
+                (tensor([channels], 2, device) + 1.0).require_grad(),
+                tensor([channels], 3, device).require_grad(),
+                with_residual.then(|| tensor(shape, 4, device).require_grad()),
+                tensor(shape, 5, device),
+            )
+        };
+        let (x, gamma, beta, residual, direction) = inputs(&cpu);
         let mean = x.clone().mean_dims(&[0, 1, 2]);
         let variance = (x.clone() - mean.clone()).square().mean_dims(&[0, 1, 2]);
         let mut expected = (x.clone() - mean.clone()) / (variance.clone() + EPSILON).sqrt()
@@ -120,36 +146,37 @@ fn batch_normalisation_agrees_with_its_formula_forward_and_backward() {
         if activation == Activation::Relu {
             expected = relu(expected);
         }
-        let expected_gradients = (expected.clone() * direction.clone()).sum().backward();
+        let gradients = (expected.clone() * direction).sum().backward();
+        let [x_expected, residual_expected] =
+            [Some(x), residual].map(|tensor| Some(tensor?.grad(&gradients).unwrap()));
+        let [gamma_expected, beta_expected] =
+            [gamma, beta].map(|tensor| tensor.grad(&gradients).unwrap());
 
-        let actual = batch_norm(
-            x.clone(),
-            gamma.clone(),
-            beta.clone(),
-            EPSILON,
-            residual.clone(),
-            activation,
-        );
-        let gradients = (actual.output.clone() * direction).sum().backward();
-        assert_close(&actual.output, &expected);
-        assert_close(&actual.mean, &mean.reshape([channels]));
-        assert_close(&actual.variance, &variance.reshape([channels]));
-        // Where the mean is large beside the deviation, the composed operations lose digits, not the kernel.
-        let tolerance = if f32::abs(offset) > 10.0 { 2e-3 } else { 1e-4 };
-        assert!(
-            difference(&x.grad(&gradients).unwrap(), &x.grad(&expected_gradients).unwrap())
-                < tolerance
-        );
-        assert!(
-            difference(&gamma.grad(&gradients).unwrap(), &gamma.grad(&expected_gradients).unwrap())
-                < tolerance
-        );
-        assert_close(&beta.grad(&gradients).unwrap(), &beta.grad(&expected_gradients).unwrap());
-        if let Some(residual) = residual {
-            assert_close(
-                &residual.grad(&gradients).unwrap(),
-                &residual.grad(&expected_gradients).unwrap(),
+        for device in devices() {
+            let (x, gamma, beta, residual, direction) = inputs(&device.autodiff());
+            let actual = batch_norm(
+                x.clone(),
+                gamma.clone(),
+                beta.clone(),
+                EPSILON,
+                residual.clone(),
+                activation,
             );
+            let gradients = (actual.output.clone() * direction).sum().backward();
+            assert_close(&actual.output, &expected);
+            assert_close(&actual.mean, &mean.clone().reshape([channels]));
+            assert_close(&actual.variance, &variance.clone().reshape([channels]));
+            // Where the mean is large beside the deviation, the composed operations lose digits, not the kernel.
+            let tolerance = if f32::abs(offset) > 10.0 { 2e-3 } else { 1e-4 };
+            let x_found = x.grad(&gradients).unwrap();
+            assert!(difference(&x_found, x_expected.as_ref().unwrap()) < tolerance);
+            let gamma_found = gamma.grad(&gradients).unwrap();
+            assert!(difference(&gamma_found, &gamma_expected) < tolerance);
+            assert_close(&beta.grad(&gradients).unwrap(), &beta_expected);
+            if let Some(residual) = residual {
+                let found = residual.grad(&gradients).unwrap();
+                assert_close(&found, residual_expected.as_ref().unwrap());
+            }
         }
     }
 }
@@ -214,181 +241,208 @@ mod block {
 
 #[test]
 fn gradients_of_a_residual_block_agree_with_finite_differences() {
-    use block::{BATCH, CHANNELS, SIZE};
-    let device = Device::flex().autodiff();
-    let image = [BATCH, SIZE, SIZE, CHANNELS];
-    let kernel = [CHANNELS, CHANNELS, 3, 3];
-    let x = tensor(image, 1, &device).require_grad();
-    let weights: [Tensor<4>; 2] = [2, 3].map(|seed| tensor(kernel, seed, &device).require_grad());
-    let gammas: [Tensor<1>; 2] =
-        [4, 5].map(|seed| (tensor([CHANNELS], seed, &device) + 1.0).require_grad());
-    let betas: [Tensor<1>; 2] = [6, 7].map(|seed| tensor([CHANNELS], seed, &device).require_grad());
-    let direction = tensor(image, 8, &device);
+    for device in devices() {
+        let device = &device.autodiff();
+        use block::{BATCH, CHANNELS, SIZE};
+        let image = [BATCH, SIZE, SIZE, CHANNELS];
+        let kernel = [CHANNELS, CHANNELS, 3, 3];
+        let x = tensor(image, 1, device).require_grad();
+        let weights: [Tensor<4>; 2] =
+            [2, 3].map(|seed| tensor(kernel, seed, device).require_grad());
+        let gammas: [Tensor<1>; 2] =
+            [4, 5].map(|seed| (tensor([CHANNELS], seed, device) + 1.0).require_grad());
+        let betas: [Tensor<1>; 2] =
+            [6, 7].map(|seed| tensor([CHANNELS], seed, device).require_grad());
+        let direction = tensor(image, 8, device);
 
-    let options = Convolution { stride: [1, 1], padding: [1, 1] };
-    let y = conv2d(x.clone(), weights[0].clone(), options);
-    let y =
-        batch_norm(y, gammas[0].clone(), betas[0].clone(), EPSILON, None, Activation::Relu).output;
-    let z = conv2d(y, weights[1].clone(), options);
-    let z = batch_norm(
-        z,
-        gammas[1].clone(),
-        betas[1].clone(),
-        EPSILON,
-        Some(x.clone()),
-        Activation::Relu,
-    )
-    .output;
-    let gradients = (z * direction.clone()).sum().backward();
+        let options = Convolution { stride: [1, 1], padding: [1, 1] };
+        let y = conv2d(x.clone(), weights[0].clone(), options);
+        let y = batch_norm(y, gammas[0].clone(), betas[0].clone(), EPSILON, None, Activation::Relu)
+            .output;
+        let z = conv2d(y, weights[1].clone(), options);
+        let z = batch_norm(
+            z,
+            gammas[1].clone(),
+            betas[1].clone(),
+            EPSILON,
+            Some(x.clone()),
+            Activation::Relu,
+        )
+        .output;
+        let gradients = (z * direction.clone()).sum().backward();
 
-    let doubles = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
-    let mut parameters = [
-        values(&x),
-        values(&weights[0]),
-        values(&gammas[0]),
-        values(&betas[0]),
-        values(&weights[1]),
-        values(&gammas[1]),
-        values(&betas[1]),
-    ]
-    .map(doubles);
-    let direction = doubles(values(&direction));
-    let actual = [
-        values(&x.grad(&gradients).unwrap()),
-        values(&weights[0].grad(&gradients).unwrap()),
-        values(&gammas[0].grad(&gradients).unwrap()),
-        values(&betas[0].grad(&gradients).unwrap()),
-        values(&weights[1].grad(&gradients).unwrap()),
-        values(&gammas[1].grad(&gradients).unwrap()),
-        values(&betas[1].grad(&gradients).unwrap()),
-    ];
-    // A step that crosses a kink of the ReLU has no derivative to compare with; there are few of them, and the step is small.
-    let step = 1e-6;
-    for (which, actual) in actual.iter().enumerate() {
-        let largest = actual.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
-        assert!(largest > 0.0, "parameter {which} has a gradient");
-        for (index, &gradient) in actual.iter().enumerate() {
-            let value = parameters[which][index];
-            parameters[which][index] = value + step;
-            let above = block::loss(&parameters, &direction);
-            parameters[which][index] = value - step;
-            let below = block::loss(&parameters, &direction);
-            parameters[which][index] = value;
-            let expected = (above - below) / (2.0 * step);
-            let error = (f64::from(gradient) - expected).abs() / f64::from(largest);
-            assert!(
-                error < 1e-3,
-                "parameter {which}, value {index}: {gradient} instead of {expected}"
-            );
+        let doubles = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
+        let mut parameters = [
+            values(&x),
+            values(&weights[0]),
+            values(&gammas[0]),
+            values(&betas[0]),
+            values(&weights[1]),
+            values(&gammas[1]),
+            values(&betas[1]),
+        ]
+        .map(doubles);
+        let direction = doubles(values(&direction));
+        let actual = [
+            values(&x.grad(&gradients).unwrap()),
+            values(&weights[0].grad(&gradients).unwrap()),
+            values(&gammas[0].grad(&gradients).unwrap()),
+            values(&betas[0].grad(&gradients).unwrap()),
+            values(&weights[1].grad(&gradients).unwrap()),
+            values(&gammas[1].grad(&gradients).unwrap()),
+            values(&betas[1].grad(&gradients).unwrap()),
+        ];
+        // A step that crosses a kink of the ReLU has no derivative to compare with; there are few of them, and the step is small.
+        let step = 1e-6;
+        for (which, actual) in actual.iter().enumerate() {
+            let largest = actual.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+            assert!(largest > 0.0, "parameter {which} has a gradient");
+            for (index, &gradient) in actual.iter().enumerate() {
+                let value = parameters[which][index];
+                parameters[which][index] = value + step;
+                let above = block::loss(&parameters, &direction);
+                parameters[which][index] = value - step;
+                let below = block::loss(&parameters, &direction);
+                parameters[which][index] = value;
+                let expected = (above - below) / (2.0 * step);
+                let error = (f64::from(gradient) - expected).abs() / f64::from(largest);
+                assert!(
+                    error < 1e-3,
+                    "parameter {which}, value {index}: {gradient} instead of {expected}"
+                );
+            }
         }
     }
 }
 
 #[test]
 fn folded_convolution_agrees_with_convolution_and_fixed_normalisation() {
-    let device = Device::flex();
-    for (batch, [inputs, outputs], [height, width], kernel, stride, padding) in SHAPES {
-        let options = Convolution { stride: [stride; 2], padding: [padding; 2] };
-        let x = tensor([batch, height, width, inputs], 1, &device);
-        let weight = tensor([outputs, inputs, kernel, kernel], 2, &device);
-        let gamma = tensor([outputs], 3, &device) + 1.0;
-        let beta = tensor([outputs], 4, &device);
-        let mean = tensor([outputs], 5, &device);
-        let variance = tensor([outputs], 6, &device) + 1.0;
-        let convolved = conv2d(x.clone(), weight.clone(), options);
-        let residual = tensor(convolved.dims(), 7, &device);
-        let shape = [1, 1, 1, outputs];
-        let expected = relu(
-            (convolved - mean.clone().reshape(shape))
-                / (variance.clone().reshape(shape) + EPSILON).sqrt()
-                * gamma.clone().reshape(shape)
-                + beta.clone().reshape(shape)
-                + residual.clone(),
-        );
-        let (weight, bias) = fold_batch_norm(weight, gamma, beta, mean, variance, EPSILON);
-        let actual = conv2d_folded(x, weight, bias, Some(residual), Activation::Relu, options);
-        assert_close(&actual, &expected);
+    for device in devices() {
+        let device = &device;
+        for (batch, [inputs, outputs], [height, width], kernel, stride, padding) in SHAPES {
+            let options = Convolution { stride: [stride; 2], padding: [padding; 2] };
+            let x = tensor([batch, height, width, inputs], 1, device);
+            let weight = tensor([outputs, inputs, kernel, kernel], 2, device);
+            let gamma = tensor([outputs], 3, device) + 1.0;
+            let beta = tensor([outputs], 4, device);
+            let mean = tensor([outputs], 5, device);
+            let variance = tensor([outputs], 6, device) + 1.0;
+            let convolved = conv2d(x.clone(), weight.clone(), options);
+            let residual = tensor(convolved.dims(), 7, device);
+            let shape = [1, 1, 1, outputs];
+            let expected = relu(
+                (convolved - mean.clone().reshape(shape))
+                    / (variance.clone().reshape(shape) + EPSILON).sqrt()
+                    * gamma.clone().reshape(shape)
+                    + beta.clone().reshape(shape)
+                    + residual.clone(),
+            );
+            let (weight, bias) = fold_batch_norm(weight, gamma, beta, mean, variance, EPSILON);
+            let actual = conv2d_folded(x, weight, bias, Some(residual), Activation::Relu, options);
+            assert_close(&actual, &expected);
+        }
     }
 }
 
 #[test]
 fn folded_convolution_has_gradients_too() {
-    let device = Device::flex().autodiff();
-    let options = Convolution { stride: [1, 1], padding: [1, 1] };
-    let x = tensor([2, 5, 5, 3], 1, &device).require_grad();
-    let weight = tensor([4, 3, 3, 3], 2, &device).require_grad();
-    let bias = tensor([4], 3, &device).require_grad();
-    let residual = tensor([2, 5, 5, 4], 4, &device).require_grad();
-    let expected = relu(
-        conv2d(x.clone(), weight.clone(), options)
-            + bias.clone().reshape([1, 1, 1, 4])
-            + residual.clone(),
-    );
-    let expected_gradients = expected.clone().square().sum().backward();
-    let actual = conv2d_folded(
-        x.clone(),
-        weight.clone(),
-        bias.clone(),
-        Some(residual.clone()),
-        Activation::Relu,
-        options,
-    );
-    let gradients = actual.clone().square().sum().backward();
-    assert_close(&actual, &expected);
-    assert_close(&x.grad(&gradients).unwrap(), &x.grad(&expected_gradients).unwrap());
-    assert_close(&weight.grad(&gradients).unwrap(), &weight.grad(&expected_gradients).unwrap());
-    assert_close(&bias.grad(&gradients).unwrap(), &bias.grad(&expected_gradients).unwrap());
-    assert_close(&residual.grad(&gradients).unwrap(), &residual.grad(&expected_gradients).unwrap());
+    for device in devices() {
+        let device = &device;
+        let device = &device.clone().autodiff();
+        let options = Convolution { stride: [1, 1], padding: [1, 1] };
+        let x = tensor([2, 5, 5, 3], 1, device).require_grad();
+        let weight = tensor([4, 3, 3, 3], 2, device).require_grad();
+        let bias = tensor([4], 3, device).require_grad();
+        let residual = tensor([2, 5, 5, 4], 4, device).require_grad();
+        let expected = relu(
+            conv2d(x.clone(), weight.clone(), options)
+                + bias.clone().reshape([1, 1, 1, 4])
+                + residual.clone(),
+        );
+        let expected_gradients = expected.clone().square().sum().backward();
+        let actual = conv2d_folded(
+            x.clone(),
+            weight.clone(),
+            bias.clone(),
+            Some(residual.clone()),
+            Activation::Relu,
+            options,
+        );
+        let gradients = actual.clone().square().sum().backward();
+        assert_close(&actual, &expected);
+        assert_close(&x.grad(&gradients).unwrap(), &x.grad(&expected_gradients).unwrap());
+        assert_close(&weight.grad(&gradients).unwrap(), &weight.grad(&expected_gradients).unwrap());
+        assert_close(&bias.grad(&gradients).unwrap(), &bias.grad(&expected_gradients).unwrap());
+        assert_close(
+            &residual.grad(&gradients).unwrap(),
+            &residual.grad(&expected_gradients).unwrap(),
+        );
+    }
 }
 
 #[test]
 fn views_with_other_strides_are_read_in_the_right_order() {
-    let device = Device::flex();
-    let options = Convolution { stride: [1, 1], padding: [1, 1] };
-    let first = tensor([4, 8, 6, 6], 1, &device);
-    let weight = tensor([8, 8, 3, 3], 2, &device);
-    let view = first.clone().permute([0, 2, 3, 1]).narrow(0, 1, 2).flip([1]);
-    let copy = Tensor::<4>::from_data(view.to_data(), &device);
-    assert_close(
-        &conv2d(view.clone(), weight.clone(), options),
-        &conv2d(copy.clone(), weight, options),
-    );
-    let (gamma, beta) = (tensor([8], 3, &device), tensor([8], 4, &device));
-    let actual = batch_norm(
-        view.clone(),
-        gamma.clone(),
-        beta.clone(),
-        EPSILON,
-        Some(view.clone()),
-        Activation::Relu,
-    );
-    let expected =
-        batch_norm(copy.clone(), gamma, beta, EPSILON, Some(copy.clone()), Activation::Relu);
-    assert_close(&actual.output, &expected.output);
-    assert_close(&global_average_pool(view), &copy.mean_dims(&[1, 2]).reshape([2, 8]));
+    for device in devices() {
+        let device = &device;
+        let options = Convolution { stride: [1, 1], padding: [1, 1] };
+        let first = tensor([4, 8, 6, 6], 1, device);
+        let weight = tensor([8, 8, 3, 3], 2, device);
+        let view = first.clone().permute([0, 2, 3, 1]).narrow(0, 1, 2).flip([1]);
+        let copy = Tensor::<4>::from_data(view.to_data(), device);
+        assert_close(
+            &conv2d(view.clone(), weight.clone(), options),
+            &conv2d(copy.clone(), weight, options),
+        );
+        let (gamma, beta) = (tensor([8], 3, device), tensor([8], 4, device));
+        let actual = batch_norm(
+            view.clone(),
+            gamma.clone(),
+            beta.clone(),
+            EPSILON,
+            Some(view.clone()),
+            Activation::Relu,
+        );
+        let expected =
+            batch_norm(copy.clone(), gamma, beta, EPSILON, Some(copy.clone()), Activation::Relu);
+        assert_close(&actual.output, &expected.output);
+        assert_close(&global_average_pool(view), &copy.mean_dims(&[1, 2]).reshape([2, 8]));
+    }
 }
 
 #[test]
 fn frozen_inputs_get_no_gradient_and_the_others_do() {
-    let device = Device::flex().autodiff();
-    let options = Convolution { stride: [1, 1], padding: [1, 1] };
-    let x = tensor([2, 5, 5, 3], 1, &device);
-    let weight = tensor([4, 3, 3, 3], 2, &device).require_grad();
-    let gamma = tensor([4], 3, &device);
-    let beta = tensor([4], 4, &device).require_grad();
-    let y = batch_norm(
-        conv2d(x.clone(), weight.clone(), options),
-        gamma.clone(),
-        beta.clone(),
-        EPSILON,
-        None,
-        Activation::Relu,
-    );
-    let gradients = y.output.square().sum().backward();
-    assert!(x.grad(&gradients).is_none());
-    assert!(gamma.grad(&gradients).is_none());
-    assert!(weight.grad(&gradients).is_some());
-    assert!(beta.grad(&gradients).is_some());
+    for device in devices() {
+        let device = &device;
+        let device = &device.clone().autodiff();
+        let options = Convolution { stride: [1, 1], padding: [1, 1] };
+        let x = tensor([2, 5, 5, 3], 1, device);
+        let weight = tensor([4, 3, 3, 3], 2, device).require_grad();
+        let gamma = tensor([4], 3, device);
+        let beta = tensor([4], 4, device).require_grad();
+        let y = batch_norm(
+            conv2d(x.clone(), weight.clone(), options),
+            gamma.clone(),
+            beta.clone(),
+            EPSILON,
+            None,
+            Activation::Relu,
+        );
+        let gradients = y.output.square().sum().backward();
+        assert!(x.grad(&gradients).is_none());
+        assert!(gamma.grad(&gradients).is_none());
+        assert!(weight.grad(&gradients).is_some());
+        assert!(beta.grad(&gradients).is_some());
+    }
+}
+
+#[test]
+fn more_rows_than_are_dealt_along_one_axis_are_all_computed() {
+    let options = Convolution { stride: [1, 1], padding: [0, 0] };
+    for device in devices() {
+        let x = tensor([1, 730, 730, 1], 1, &device);
+        let convolved = conv2d(x.clone(), Tensor::ones([1, 1, 1, 1], &device), options);
+        assert_eq!(values(&convolved), values(&x));
+    }
 }
 
 #[test]

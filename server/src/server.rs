@@ -98,6 +98,9 @@ pub struct Server {
     pub(crate) statement_timeout: Option<Duration>,
 }
 
+/// In the store's folder: what GPUs have found out about kernels.
+const TUNING_FOLDER: &str = "gpu";
+
 impl Server {
     /// Opens the store and starts the learning side.
     ///
@@ -122,6 +125,7 @@ impl Server {
             ServerError::Device { value: settings.device.clone(), reason: error.to_string() }
         })?;
         let files = FileAccess::new(&roots)?;
+        thanosql_ml::keep_tuning_in(&settings.store.join(TUNING_FOLDER));
         let learning = Learning::start(
             store.clone(),
             LearningOptions {

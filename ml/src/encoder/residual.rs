@@ -9,11 +9,14 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 
 use super::{Architecture, NORM_EPSILON, Normalization, UnitPlan};
-use crate::kernels::{Activation, batch_norm, channels_last, conv2d};
+use crate::kernels::{Activation, batch_norm, channels_last, conv2d, move_statistics};
 use crate::weights::Weights;
 
 /// How far running statistics move towards a batch's, after the first steps.
 const MOMENTUM: f64 = 0.1;
+
+/// Steps after which they move by [`MOMENTUM`].
+pub(crate) const STEPS_OF_CHANGING_MOMENTUM: u64 = 10;
 
 /// What a parameter is to an optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +74,9 @@ impl Unit {
         momentum: f64,
     ) -> Tensor<4> {
         let y = conv2d(x, self.weight.clone(), self.plan.convolution());
-        let [batch, height, width, _] = y.dims();
         let (gamma, beta) = (self.gamma.clone(), self.beta.clone());
         let normed = batch_norm(y, gamma, beta, NORM_EPSILON, added, activation);
-        let count = (batch * height * width) as f64;
-        let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
-        move_towards(&mut self.mean, normed.mean.inner(), momentum);
-        move_towards(&mut self.variance, normed.variance.inner().mul_scalar(unbiased), momentum);
+        move_statistics([&mut self.mean, &mut self.variance], &normed, momentum);
         normed.output
     }
 
@@ -89,10 +88,6 @@ impl Unit {
         visitor.visit(&name("mean"), Role::Statistic, &mut self.mean);
         visitor.visit(&name("variance"), Role::Statistic, &mut self.variance);
     }
-}
-
-fn move_towards(running: &mut Tensor<1>, batch: Tensor<1>, momentum: f64) {
-    *running = running.clone().mul_scalar(1.0 - momentum) + batch.mul_scalar(momentum);
 }
 
 /// Two units and what is added to them.

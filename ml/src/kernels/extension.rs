@@ -1,13 +1,17 @@
-//! The kernels as operations of burn: on `Flex` they run, on `Autodiff<Flex>` they record how to go back.
+//! The kernels as operations of burn: on `Flex` they run, on `Autodiff<Flex>` they record how to go back. What [`gpu`](super::gpu) has
+//! kernels for is an operation there as well.
 //!
 //! Tensors are `f32` and channels-last; the public functions of [`kernels`](super) see to that. A tensor that is a view with other
 //! strides is copied into order first.
 
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
 use super::buffers;
 use super::convolution::{self, Finish, Geometry};
-use super::normalisation::{self, ChannelGradients, Statistics};
+use super::normalisation::{self, Statistics};
 use super::simd::Instructions;
-use super::{AdamWStep, adamw};
+use super::{AdamWConstants, AdamWStep, Convolution, ViewForm, adamw};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -15,7 +19,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Bytes, DType, Shape};
 
@@ -33,7 +37,7 @@ impl<B: Backend> Summand<B> {
         residual.map_or(Summand::Nothing, Summand::Residual)
     }
 
-    fn into_option(self) -> Option<FloatTensor<B>> {
+    pub(super) fn into_option(self) -> Option<FloatTensor<B>> {
         match self {
             Summand::Nothing => None,
             Summand::Residual(residual) => Some(residual),
@@ -41,9 +45,9 @@ impl<B: Backend> Summand<B> {
     }
 }
 
-/// Operations of residual networks on channels-last images.
-#[backend_extension(Autodiff, Flex)]
-pub(super) trait ResidualKernels: Backend {
+/// Convolutions of channels-last images.
+#[backend_extension(Autodiff, Flex, Cube)]
+pub(super) trait ConvolutionKernels: Backend {
     /// Convolution without a bias.
     fn residual_convolution(
         x: FloatTensor<Self>,
@@ -62,7 +66,11 @@ pub(super) trait ResidualKernels: Backend {
         padding: [usize; 2],
         relu: bool,
     ) -> FloatTensor<Self>;
+}
 
+/// Normalisation of channels-last images.
+#[backend_extension(Autodiff, Flex, Cube)]
+pub(super) trait NormalisationKernels: Backend {
     /// Batch normalisation by the batch's own statistics, residual sum and ReLU in one; also returns mean and variance, which carry
     /// no gradient.
     fn residual_batch_norm(
@@ -75,7 +83,7 @@ pub(super) trait ResidualKernels: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-impl ResidualKernels for Flex {
+impl ConvolutionKernels for Flex {
     fn residual_convolution(
         x: FlexTensor,
         weight: FlexTensor,
@@ -111,23 +119,31 @@ impl ResidualKernels for Flex {
         }
         output
     }
-
-    fn residual_batch_norm(
-        x: FlexTensor,
-        gamma: FlexTensor,
-        beta: FlexTensor,
-        residual: Summand<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let forward = BatchNorm::forward(x, gamma, beta, residual.into_option(), epsilon, relu);
-        recycle(forward.x);
-        let mean = channel_tensor(forward.statistics.mean);
-        (forward.output, mean, channel_tensor(forward.statistics.variance))
-    }
 }
 
-impl<C: CheckpointStrategy> ResidualKernels for Autodiff<Flex, C> {
+/// A convolution that was done, and what its backward pass needs.
+pub(super) trait Convolved<B: Backend>: Clone + Debug + Send + 'static {
+    /// Also gives the result.
+    fn forward(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        options: Convolution,
+    ) -> (Self, FloatTensor<B>);
+
+    /// The gradients of `x` and of the weights, those that are wanted.
+    fn backward(self, gradient: FloatTensor<B>, wanted: [bool; 2]) -> [Option<FloatTensor<B>>; 2];
+}
+
+/// A backend that has a convolution of its own.
+pub(super) trait Convolving: Backend {
+    type Convolved: Convolved<Self>;
+}
+
+impl Convolving for Flex {
+    type Convolved = FlexConvolved;
+}
+
+impl<B: Convolving, C: CheckpointStrategy> ConvolutionKernels for Autodiff<B, C> {
     fn residual_convolution(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -136,11 +152,10 @@ impl<C: CheckpointStrategy> ResidualKernels for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node()];
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let geometry = geometry(&x, &weight, stride, padding);
-        let (x, weight) = (in_order(x), in_order(weight));
-        let output = convolve(&geometry, &x, &weight, Finish::default());
-        match ConvolutionBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Convolved { geometry, x, weight }, output),
+        let (done, output) = B::Convolved::forward(x, weight, Convolution { stride, padding });
+        let step = ConvolutionBackward::<B>(PhantomData);
+        match step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(done, output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
@@ -164,7 +179,63 @@ impl<C: CheckpointStrategy> ResidualKernels for Autodiff<Flex, C> {
         }
         if relu { Self::relu(output) } else { output }
     }
+}
 
+/// A batch normalisation that was done, and what its backward pass needs.
+pub(super) trait BatchNorm<B: Backend>: Clone + Debug + Send + 'static {
+    fn forward(
+        x: FloatTensor<B>,
+        gamma: FloatTensor<B>,
+        beta: FloatTensor<B>,
+        residual: Option<FloatTensor<B>>,
+        epsilon: f32,
+        relu: bool,
+    ) -> Self;
+
+    fn output(&self) -> FloatTensor<B>;
+
+    fn mean(&self) -> FloatTensor<B>;
+
+    fn variance(&self) -> FloatTensor<B>;
+
+    /// `with_residual` says whether there was one and its gradient is wanted.
+    fn backward(self, gradient: FloatTensor<B>, with_residual: bool) -> BatchNormGradients<B>;
+}
+
+/// The gradients of a batch normalisation; `residual` only if it was asked for.
+pub(super) struct BatchNormGradients<B: Backend> {
+    pub(super) x: FloatTensor<B>,
+    pub(super) gamma: FloatTensor<B>,
+    pub(super) beta: FloatTensor<B>,
+    pub(super) residual: Option<FloatTensor<B>>,
+}
+
+/// A backend that has a batch normalisation of its own.
+pub(super) trait Normalising: Backend {
+    type BatchNorm: BatchNorm<Self>;
+}
+
+impl Normalising for Flex {
+    type BatchNorm = FlexBatchNorm;
+}
+
+impl NormalisationKernels for Flex {
+    fn residual_batch_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        residual: Summand<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let done = FlexBatchNorm::forward(x, gamma, beta, residual.into_option(), epsilon, relu);
+        recycle(done.x);
+        let mean = channel_tensor(done.statistics.mean);
+        (done.output, mean, channel_tensor(done.statistics.variance))
+    }
+}
+
+impl<B: Normalising, C: CheckpointStrategy> NormalisationKernels for Autodiff<B, C> {
     fn residual_batch_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -173,10 +244,10 @@ impl<C: CheckpointStrategy> ResidualKernels for Autodiff<Flex, C> {
         epsilon: f32,
         relu: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let nodes = [x.node(), gamma.node(), beta.node()];
+        let [x_node, gamma_node, beta_node] = [x.node(), gamma.node(), beta.node()];
         let residual = residual.into_option();
         let residual_node = residual.as_ref().map(|residual| residual.node());
-        let forward = BatchNorm::forward(
+        let done = B::BatchNorm::forward(
             x.into_primitive(),
             gamma.into_primitive(),
             beta.into_primitive(),
@@ -184,23 +255,22 @@ impl<C: CheckpointStrategy> ResidualKernels for Autodiff<Flex, C> {
             epsilon,
             relu,
         );
-        let mean = FloatTensor::<Self>::new(channel_tensor(forward.statistics.mean.clone()));
-        let variance =
-            FloatTensor::<Self>::new(channel_tensor(forward.statistics.variance.clone()));
-        let output = forward.output.clone();
+        let mean = FloatTensor::<Self>::new(done.mean());
+        let variance = FloatTensor::<Self>::new(done.variance());
+        let output = done.output();
+        let step = BatchNormBackward::<B>(PhantomData);
         let output = match residual_node {
-            None => match BatchNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
-                OpsKind::Tracked(prep) => prep.finish(forward, output),
-                OpsKind::UnTracked(prep) => prep.finish(output),
-            },
-            Some(residual) => {
-                let [x, gamma, beta] = nodes;
-                match BatchNormResidualBackward
-                    .prepare::<C>([x, gamma, beta, residual])
-                    .compute_bound()
-                    .stateful()
-                {
-                    OpsKind::Tracked(prep) => prep.finish(forward, output),
+            None => {
+                let nodes = [x_node, gamma_node, beta_node];
+                match step.prepare::<C>(nodes).compute_bound().stateful() {
+                    OpsKind::Tracked(prep) => prep.finish(done, output),
+                    OpsKind::UnTracked(prep) => prep.finish(output),
+                }
+            }
+            Some(residual_node) => {
+                let nodes = [x_node, gamma_node, beta_node, residual_node];
+                match step.prepare::<C>(nodes).compute_bound().stateful() {
+                    OpsKind::Tracked(prep) => prep.finish(done, output),
                     OpsKind::UnTracked(prep) => prep.finish(output),
                 }
             }
@@ -220,6 +290,50 @@ pub(super) trait OptimizerKernels: Backend {
         second: FloatTensor<Self>,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// What a training on a GPU changes where it lies, so that a step that was recorded finds it there again.
+#[backend_extension(Cube)]
+pub(super) trait InPlaceKernels: Backend {
+    /// A step of AdamW; `numbers` are the rate, the correction and what decay leaves. Gives the three tensors it has changed.
+    fn adamw_in_place(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+        constants: AdamWConstants,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Moves running statistics towards a batch's. Gives the two tensors it has changed.
+    fn move_statistics_in_place(
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        batch_mean: FloatTensor<Self>,
+        batch_variance: FloatTensor<Self>,
+        momentum: f32,
+        unbiased: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Writes the numbers of `source` to where `target` lies, and gives that.
+    fn overwrite(target: FloatTensor<Self>, source: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Views of images that lie on a GPU.
+#[backend_extension(Cube)]
+pub(super) trait ViewKernels: Backend {
+    /// `words [images, words]` to `[images, channels, height, width]`, from 0 to 1.
+    fn unpack_images(words: IntTensor<Self>, image: [usize; 3]) -> FloatTensor<Self>;
+
+    /// `words [images, words]`, `background [images, channels]`, `splines [KNOTS, side]` and `plans [views, PLAN_LENGTH]` to
+    /// `[views, channels, side, side]`.
+    fn draw_views(
+        words: IntTensor<Self>,
+        background: FloatTensor<Self>,
+        splines: FloatTensor<Self>,
+        plans: FloatTensor<Self>,
+        form: ViewForm,
+    ) -> FloatTensor<Self>;
 }
 
 impl OptimizerKernels for Flex {
@@ -248,55 +362,77 @@ impl OptimizerKernels for Flex {
     }
 }
 
-/// What the backward pass of a convolution needs.
+/// [`Convolved`] on the CPU.
 #[derive(Clone, Debug)]
-struct Convolved {
+pub(super) struct FlexConvolved {
     geometry: Geometry,
     x: FlexTensor,
     weight: FlexTensor,
 }
 
-#[derive(Debug)]
-struct ConvolutionBackward;
+impl Convolved<Flex> for FlexConvolved {
+    fn forward(x: FlexTensor, weight: FlexTensor, options: Convolution) -> (Self, FlexTensor) {
+        let geometry = geometry(&x, &weight, options.stride, options.padding);
+        let (x, weight) = (in_order(x), in_order(weight));
+        let output = convolve(&geometry, &x, &weight, Finish::default());
+        (Self { geometry, x, weight }, output)
+    }
 
-impl Backward<Flex, 2> for ConvolutionBackward {
-    type State = Convolved;
-
-    fn backward(self, ops: Ops<Convolved, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let [x_node, weight_node] = ops.parents;
-        let Convolved { geometry, x, weight } = ops.state;
+    fn backward(
+        self,
+        gradient: FlexTensor,
+        [x_wanted, weight_wanted]: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let Self { geometry, x, weight } = self;
         let instructions = Instructions::detect();
-        let gradient = in_order(gradients.consume::<Flex>(&ops.node));
-        if let Some(node) = weight_node {
-            let mut weight_gradient = vec![0.0; geometry.weight_values()];
+        let gradient = in_order(gradient);
+        let weight_gradient = weight_wanted.then(|| {
+            let mut found = vec![0.0; geometry.weight_values()];
             convolution::weight_gradient(
                 instructions,
                 &geometry,
                 values(&x),
                 values(&gradient),
-                &mut weight_gradient,
+                &mut found,
             );
-            gradients.register::<Flex>(node.id, tensor(weight_gradient, weight.shape()));
-        }
-        if let Some(node) = x_node {
-            let mut x_gradient = buffers::take(values(&x).len());
+            tensor(found, weight.shape())
+        });
+        let x_gradient = x_wanted.then(|| {
+            let mut found = buffers::take(values(&x).len());
             convolution::input_gradient(
                 instructions,
                 &geometry,
                 values(&weight),
                 values(&gradient),
-                &mut x_gradient,
+                &mut found,
             );
-            gradients.register::<Flex>(node.id, tensor(x_gradient, x.shape()));
-        }
+            tensor(found, x.shape())
+        });
         recycle(gradient);
         recycle(x);
+        [x_gradient, weight_gradient]
     }
 }
 
-/// The result of a batch normalisation and what its backward pass needs.
+/// The way back through a convolution.
+#[derive(Debug)]
+struct ConvolutionBackward<B>(PhantomData<B>);
+
+impl<B: Convolving> Backward<B, 2> for ConvolutionBackward<B> {
+    type State = B::Convolved;
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let nodes = ops.parents.map(|parent| parent.map(|node| node.id));
+        let found = ops.state.backward(gradient, nodes.map(|node| node.is_some()));
+        let pairs = nodes.into_iter().zip(found);
+        register::<B>(gradients, pairs.filter_map(|(node, gradient)| Some((node, gradient?))));
+    }
+}
+
+/// [`BatchNorm`] on the CPU.
 #[derive(Clone, Debug)]
-struct BatchNorm {
+pub(super) struct FlexBatchNorm {
     x: FlexTensor,
     gamma: FlexTensor,
     statistics: Statistics,
@@ -305,7 +441,7 @@ struct BatchNorm {
     output: FlexTensor,
 }
 
-impl BatchNorm {
+impl BatchNorm<Flex> for FlexBatchNorm {
     fn forward(
         x: FlexTensor,
         gamma: FlexTensor,
@@ -313,7 +449,7 @@ impl BatchNorm {
         residual: Option<FlexTensor>,
         epsilon: f32,
         relu: bool,
-    ) -> BatchNorm {
+    ) -> Self {
         let (x, gamma, beta) = (in_order(x), in_order(gamma), in_order(beta));
         let residual = residual.map(in_order);
         let statistics = normalisation::statistics(values(&x), values(&gamma).len());
@@ -329,15 +465,22 @@ impl BatchNorm {
             &mut output,
         );
         let output = tensor(output, x.shape());
-        BatchNorm { x, gamma, statistics, epsilon, relu, output }
+        Self { x, gamma, statistics, epsilon, relu, output }
     }
 
-    /// The gradients of `x`, of `gamma` and `beta`, and, if there was one, of the residual.
-    fn backward(
-        self,
-        gradient: FlexTensor,
-        with_residual: bool,
-    ) -> (FlexTensor, ChannelGradients, Option<FlexTensor>) {
+    fn output(&self) -> FlexTensor {
+        self.output.clone()
+    }
+
+    fn mean(&self) -> FlexTensor {
+        channel_tensor(self.statistics.mean.clone())
+    }
+
+    fn variance(&self) -> FlexTensor {
+        channel_tensor(self.statistics.variance.clone())
+    }
+
+    fn backward(self, gradient: FlexTensor, with_residual: bool) -> BatchNormGradients<Flex> {
         let mut gradient = in_order(gradient);
         let mut x_gradient = with_residual.then(|| buffers::take(values(&self.x).len()));
         let channels = normalisation::normalise_backward(
@@ -352,56 +495,51 @@ impl BatchNorm {
         let shape = self.x.shape();
         recycle(self.x);
         recycle(self.output);
-        match x_gradient {
-            Some(x_gradient) => (tensor(x_gradient, shape), channels, Some(gradient)),
-            None => (gradient, channels, None),
-        }
+        let (x, residual) = match x_gradient {
+            Some(x_gradient) => (tensor(x_gradient, shape), Some(gradient)),
+            None => (gradient, None),
+        };
+        let [gamma, beta] = [channels.gamma, channels.beta].map(channel_tensor);
+        BatchNormGradients { x, gamma, beta, residual }
     }
 }
 
+/// The way back through a batch normalisation, with a residual for a parent or without.
 #[derive(Debug)]
-struct BatchNormBackward;
+struct BatchNormBackward<B>(PhantomData<B>);
 
-impl Backward<Flex, 3> for BatchNormBackward {
-    type State = BatchNorm;
+impl<B: Normalising> Backward<B, 3> for BatchNormBackward<B> {
+    type State = B::BatchNorm;
 
-    fn backward(self, ops: Ops<BatchNorm, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let (x_gradient, channels, _) = ops.state.backward(gradient, false);
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
         let [x, gamma, beta] = ops.parents.map(|parent| parent.map(|node| node.id));
-        register(gradients, x, || x_gradient);
-        register(gradients, gamma, || channel_tensor(channels.gamma));
-        register(gradients, beta, || channel_tensor(channels.beta));
+        let found = ops.state.backward(gradient, false);
+        register::<B>(gradients, [(x, found.x), (gamma, found.gamma), (beta, found.beta)]);
     }
 }
 
-#[derive(Debug)]
-struct BatchNormResidualBackward;
+impl<B: Normalising> Backward<B, 4> for BatchNormBackward<B> {
+    type State = B::BatchNorm;
 
-impl Backward<Flex, 4> for BatchNormResidualBackward {
-    type State = BatchNorm;
-
-    fn backward(self, ops: Ops<BatchNorm, 4>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = gradients.consume::<Flex>(&ops.node);
-        let (x_gradient, channels, residual_gradient) = ops.state.backward(gradient, true);
+    fn backward(self, ops: Ops<Self::State, 4>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
         let [x, gamma, beta, residual] = ops.parents.map(|parent| parent.map(|node| node.id));
-        register(gradients, x, || x_gradient);
-        register(gradients, gamma, || channel_tensor(channels.gamma));
-        register(gradients, beta, || channel_tensor(channels.beta));
-        if let Some(residual_gradient) = residual_gradient {
-            register(gradients, residual, || residual_gradient);
-        }
+        let found = ops.state.backward(gradient, true);
+        register::<B>(gradients, [(x, found.x), (gamma, found.gamma), (beta, found.beta)]);
+        register::<B>(gradients, found.residual.map(|gradient| (residual, gradient)));
     }
 }
 
-/// Hands a gradient to its node, if that wants one.
-fn register(
+/// Hands gradients to their nodes, if those want them.
+fn register<B: Backend>(
     gradients: &mut Gradients,
-    node: Option<NodeId>,
-    gradient: impl FnOnce() -> FlexTensor,
+    found: impl IntoIterator<Item = (Option<NodeId>, FloatTensor<B>)>,
 ) {
-    if let Some(node) = node {
-        gradients.register::<Flex>(node, gradient());
+    for (node, gradient) in found {
+        if let Some(node) = node {
+            gradients.register::<B>(node, gradient);
+        }
     }
 }
 

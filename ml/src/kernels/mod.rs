@@ -1,10 +1,9 @@
-//! Kernels for training and running small residual networks on the CPU.
+//! Kernels for training and running small residual networks.
 //!
 //! Burn's CPU backend runs a convolution at a tenth of what the processor can do, has no backward pass of its own for it, and makes
-//! batch normalisation a chain of passes through memory. These operations replace that chain where they can, and stand in for
-//! the same computation everywhere else: on a tensor of the `Flex` backend (with or without autodiff) in `f32` they run the kernels
-//! of this module, with their own backward passes; on any other device they are composed of burn's operations. Model code calls
-//! them in both cases.
+//! batch normalisation a chain of passes through memory. On a GPU the same chain is one of launches, each of which takes longer to launch than to run, and
+//! convolutions of small images are slow. These operations replace burn's where that pays, on `f32` tensors with or without autodiff, and have their own backward
+//! passes: on the `Flex` backend by the kernels of this module, on a GPU by those of [`gpu`].
 //!
 //! Images are **channels-last**, `[batch, height, width, channels]`: all channels of a pixel lie together, so that a window is a
 //! few runs of memory, every elementwise pass has the channels in vector lanes, and residual sums are plain sums. [`channels_last`]
@@ -41,17 +40,21 @@ mod adamw;
 mod buffers;
 mod convolution;
 mod extension;
+pub(crate) mod gpu;
 mod microkernel;
 mod normalisation;
 mod simd;
 mod winograd;
 
+/// Knots along a side of a view's bend; the outermost two lie outside.
+pub(crate) const KNOTS: usize = 7;
+
 use burn::backend::Dispatch;
-use burn::tensor::activation::relu;
-use burn::tensor::module;
-use burn::tensor::ops::ConvOptions;
-use burn::tensor::{DType, Device, Tensor};
-use extension::{OptimizerKernels, ResidualKernels, Summand};
+use burn::tensor::{Device, Int, Tensor};
+use extension::{
+    ConvolutionKernels, InPlaceKernels, NormalisationKernels, OptimizerKernels, Summand,
+    ViewKernels,
+};
 
 /// How the kernel moves over the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,19 @@ pub struct AdamWStep {
     pub kept: f64,
 }
 
+/// What stays the same in every step of AdamW.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct AdamWConstants {
+    /// As in [`AdamWStep`].
+    pub(crate) beta_1: f64,
+    /// As in [`AdamWStep`].
+    pub(crate) beta_2: f64,
+    /// As in [`AdamWStep`].
+    pub(crate) epsilon: f64,
+    /// Whether the parameter decays.
+    pub(crate) decays: bool,
+}
+
 /// A parameter after a step of AdamW and its gradient's two running means, all `[length]` and without gradients.
 #[derive(Clone, Debug)]
 pub struct Moved {
@@ -121,11 +137,6 @@ pub fn channels_last(x: Tensor<4>) -> Tensor<4> {
     if channels == 1 { x.reshape([batch, height, width, 1]) } else { x.permute([0, 2, 3, 1]) }
 }
 
-/// Whether the kernels of this module, rather than burn's operations, run on this tensor.
-pub fn is_accelerated<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && x.device().without_autodiff() == Device::flex()
-}
-
 /// Convolution without a bias.
 ///
 /// # Shapes
@@ -136,17 +147,14 @@ pub fn is_accelerated<const D: usize>(x: &Tensor<D>) -> bool {
 ///
 /// # Panics
 ///
-/// If the channels differ or the kernel is larger than the image with its border.
+/// If the channels differ, the kernel is larger than the image with its border, or the numbers are not `f32`.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, options: Convolution) -> Tensor<4> {
-    if is_accelerated(&x) {
-        return Tensor::from_dispatch(<Dispatch as ResidualKernels>::residual_convolution(
-            x.into_dispatch(),
-            weight.into_dispatch(),
-            options.stride,
-            options.padding,
-        ));
-    }
-    composed_conv2d(x, weight, None, options)
+    Tensor::from_dispatch(<Dispatch as ConvolutionKernels>::residual_convolution(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        options.stride,
+        options.padding,
+    ))
 }
 
 /// Convolution with a bias, then the residual sum and the activation: a layer at inference, its batch normalisation folded into
@@ -163,18 +171,15 @@ pub fn conv2d_folded(
     activation: Activation,
     options: Convolution,
 ) -> Tensor<4> {
-    if is_accelerated(&x) {
-        return Tensor::from_dispatch(<Dispatch as ResidualKernels>::residual_convolution_folded(
-            x.into_dispatch(),
-            weight.into_dispatch(),
-            bias.into_dispatch(),
-            Summand::new(residual.map(Tensor::into_dispatch)),
-            options.stride,
-            options.padding,
-            activation == Activation::Relu,
-        ));
-    }
-    finish(composed_conv2d(x, weight, Some(bias), options), residual, activation)
+    Tensor::from_dispatch(<Dispatch as ConvolutionKernels>::residual_convolution_folded(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        Summand::new(residual.map(Tensor::into_dispatch)),
+        options.stride,
+        options.padding,
+        activation == Activation::Relu,
+    ))
 }
 
 /// Batch normalisation by the statistics of the batch, then the residual sum and the activation:
@@ -189,7 +194,7 @@ pub fn conv2d_folded(
 ///
 /// # Panics
 ///
-/// If the batch is empty or the shapes do not fit.
+/// If the batch is empty, the shapes do not fit, or the numbers are not `f32`.
 pub fn batch_norm(
     x: Tensor<4>,
     gamma: Tensor<1>,
@@ -198,33 +203,18 @@ pub fn batch_norm(
     residual: Option<Tensor<4>>,
     activation: Activation,
 ) -> Normalised {
-    let [_, _, _, channels] = x.dims();
-    if is_accelerated(&x) {
-        let (output, mean, variance) = <Dispatch as ResidualKernels>::residual_batch_norm(
-            x.into_dispatch(),
-            gamma.into_dispatch(),
-            beta.into_dispatch(),
-            Summand::new(residual.map(Tensor::into_dispatch)),
-            epsilon as f32,
-            activation == Activation::Relu,
-        );
-        return Normalised {
-            output: Tensor::from_dispatch(output),
-            mean: Tensor::from_dispatch(mean),
-            variance: Tensor::from_dispatch(variance),
-        };
-    }
-    let [batch, height, width, _] = x.dims();
-    let rows = x.clone().reshape([batch * height * width, channels]);
-    let mean = rows.clone().mean_dim(0);
-    let variance = (rows - mean.clone()).square().mean_dim(0);
-    let shape = [1, 1, 1, channels];
-    let scale = gamma.reshape(shape) / (variance.clone().reshape(shape) + epsilon).sqrt();
-    let output = (x - mean.clone().reshape(shape)) * scale + beta.reshape(shape);
+    let (output, mean, variance) = <Dispatch as NormalisationKernels>::residual_batch_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        Summand::new(residual.map(Tensor::into_dispatch)),
+        epsilon as f32,
+        activation == Activation::Relu,
+    );
     Normalised {
-        output: finish(output, residual, activation),
-        mean: mean.detach().reshape([channels]),
-        variance: variance.detach().reshape([channels]),
+        output: Tensor::from_dispatch(output),
+        mean: Tensor::from_dispatch(mean),
+        variance: Tensor::from_dispatch(variance),
     }
 }
 
@@ -254,55 +244,140 @@ pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
     x.reshape([batch, height * width, channels]).mean_dim(1).reshape([batch, channels])
 }
 
-/// One step of AdamW for one parameter; both means start as zeros.
+/// One step of AdamW for one parameter on the CPU; both means start as zeros.
 ///
 /// # Panics
 ///
-/// If the lengths differ or a tensor has gradients.
+/// If the lengths differ, a tensor has gradients, or a GPU has them.
 pub fn adamw(before: Moved, gradient: Tensor<1>, step: AdamWStep) -> Moved {
     let Moved { parameter, first, second } = before;
-    if is_accelerated(&parameter) {
-        let (parameter, first, second) = <Dispatch as OptimizerKernels>::adamw(
-            parameter.into_dispatch(),
-            gradient.into_dispatch(),
-            first.into_dispatch(),
-            second.into_dispatch(),
-            step,
-        );
-        return Moved {
-            parameter: Tensor::from_dispatch(parameter),
-            first: Tensor::from_dispatch(first),
-            second: Tensor::from_dispatch(second),
+    let (parameter, first, second) = <Dispatch as OptimizerKernels>::adamw(
+        parameter.into_dispatch(),
+        gradient.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        step,
+    );
+    Moved {
+        parameter: Tensor::from_dispatch(parameter),
+        first: Tensor::from_dispatch(first),
+        second: Tensor::from_dispatch(second),
+    }
+}
+
+/// One step of AdamW for one parameter on a GPU, all of it written where it lay. `numbers [3]` are rate, correction and what decay leaves, as in [`AdamWStep`]: a
+/// tensor, for they change from step to step, and a recorded step must find them on the device.
+///
+/// # Panics
+///
+/// If the lengths differ, a tensor has gradients, or the CPU has them.
+pub(crate) fn adamw_in_place(
+    before: Moved,
+    gradient: Tensor<1>,
+    numbers: Tensor<1>,
+    constants: AdamWConstants,
+) -> Moved {
+    let Moved { parameter, first, second } = before;
+    let (parameter, first, second) = <Dispatch as InPlaceKernels>::adamw_in_place(
+        parameter.into_dispatch(),
+        gradient.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        numbers.into_dispatch(),
+        constants,
+    );
+    Moved {
+        parameter: Tensor::from_dispatch(parameter),
+        first: Tensor::from_dispatch(first),
+        second: Tensor::from_dispatch(second),
+    }
+}
+
+/// Moves the running mean and variance of channels by `momentum` towards a batch's: on a GPU where they lie.
+pub(crate) fn move_statistics(
+    [mean, variance]: [&mut Tensor<1>; 2],
+    batch: &Normalised,
+    momentum: f64,
+) {
+    let [batch_size, height, width, _] = batch.output.dims();
+    let count = (batch_size * height * width) as f64;
+    let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
+    let [batch_mean, batch_variance] = [&batch.mean, &batch.variance].map(|of| of.clone().inner());
+    if is_on_cpu(mean) {
+        let towards = |running: &Tensor<1>, batch: Tensor<1>| {
+            running.clone().mul_scalar(1.0 - momentum) + batch.mul_scalar(momentum)
         };
+        *mean = towards(mean, batch_mean);
+        *variance = towards(variance, batch_variance.mul_scalar(unbiased));
+        return;
     }
-    let AdamWStep { beta_1, beta_2, rate, correction, epsilon, kept } = step;
-    let squared = gradient.clone().square();
-    let first = first.mul_scalar(beta_1) + gradient.mul_scalar(1.0 - beta_1);
-    let second = second.mul_scalar(beta_2) + squared.mul_scalar(1.0 - beta_2);
-    let root = second.clone().div_scalar(correction).sqrt().add_scalar(epsilon);
-    let change = (first.clone() / root).mul_scalar(rate);
-    Moved { parameter: parameter.mul_scalar(kept) - change, first, second }
+    let (moved_mean, moved_variance) = <Dispatch as InPlaceKernels>::move_statistics_in_place(
+        mean.clone().into_dispatch(),
+        variance.clone().into_dispatch(),
+        batch_mean.into_dispatch(),
+        batch_variance.into_dispatch(),
+        momentum as f32,
+        unbiased as f32,
+    );
+    *mean = Tensor::from_dispatch(moved_mean);
+    *variance = Tensor::from_dispatch(moved_variance);
 }
 
-/// [`conv2d`] through burn's own operation, which wants the channels first.
-fn composed_conv2d(
-    x: Tensor<4>,
-    weight: Tensor<4>,
-    bias: Option<Tensor<1>>,
-    options: Convolution,
+/// Images on a GPU as numbers from 0 to 1, `[images, channels, height, width]`, from `words [images, words]` as in [`draw_views`]; `image` is the shape of one.
+pub(crate) fn unpack_images(words: Tensor<2, Int>, image: [usize; 3]) -> Tensor<4> {
+    let images = <Dispatch as ViewKernels>::unpack_images(words.into_dispatch(), image);
+    Tensor::from_dispatch(images)
+}
+
+/// Views as a GPU draws them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ViewForm {
+    /// How many.
+    pub(crate) views: usize,
+    /// Of the images.
+    pub(crate) channels: usize,
+    /// Of the images, in pixels.
+    pub(crate) side: usize,
+    /// Whether plans have a factor of the difference from the background.
+    pub(crate) changes_contrast: bool,
+    /// Whether plans have a rectangle to blank.
+    pub(crate) erases: bool,
+}
+
+/// Draws views, `[views, channels, side, side]`, of images on a GPU.
+///
+/// # Shapes
+///
+/// - `words`: `[images, words]`, four bytes of an image in each, the first in the lowest bits
+/// - `background`: `[images, channels]`
+/// - `splines`: `[KNOTS, side]`
+/// - `plans`: `[views, PLAN_LENGTH]`
+pub(crate) fn draw_views(
+    words: Tensor<2, Int>,
+    background: Tensor<2>,
+    splines: Tensor<2>,
+    plans: Tensor<2>,
+    form: ViewForm,
 ) -> Tensor<4> {
-    let x = x.permute([0, 3, 1, 2]);
-    let options = ConvOptions::new(options.stride, options.padding, [1, 1], 1);
-    module::conv2d(x, weight, bias, options).permute([0, 2, 3, 1])
+    Tensor::from_dispatch(<Dispatch as ViewKernels>::draw_views(
+        words.into_dispatch(),
+        background.into_dispatch(),
+        splines.into_dispatch(),
+        plans.into_dispatch(),
+        form,
+    ))
 }
 
-fn finish(output: Tensor<4>, residual: Option<Tensor<4>>, activation: Activation) -> Tensor<4> {
-    let output = match residual {
-        Some(residual) => output + residual,
-        None => output,
-    };
-    match activation {
-        Activation::None => output,
-        Activation::Relu => relu(output),
-    }
+/// Writes the numbers of `source` to where `target` lies on its GPU: whatever shares that memory has them too.
+///
+/// # Panics
+///
+/// If the shapes differ or the CPU has them.
+pub(crate) fn overwrite<const D: usize>(target: &Tensor<D>, source: Tensor<D>) {
+    let target = target.clone().into_dispatch();
+    drop(<Dispatch as InPlaceKernels>::overwrite(target, source.into_dispatch()));
+}
+
+fn is_on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+    x.device().without_autodiff() == Device::flex()
 }

@@ -9,8 +9,7 @@ use std::f32::consts::PI;
 
 use crate::random::Random;
 
-/// Knots along a side; the outermost two lie outside.
-pub(super) const KNOTS: usize = 7;
+pub(super) use crate::kernels::KNOTS;
 
 /// Deviation of a knot's displacement; the side is 2. The spline's weights leave about a half of it.
 pub(super) const BEND: f32 = 0.18;

@@ -70,10 +70,6 @@ impl Augmentation {
         Self::Erasing,
     ];
 
-    /// Those that move pixels.
-    const GEOMETRIC: [Self; 4] =
-        [Self::Affine, Self::Elastic, Self::ResizedCrop, Self::HorizontalFlip];
-
     /// Its name, as it is parsed.
     pub fn name(self) -> &'static str {
         match self {

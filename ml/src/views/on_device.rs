@@ -1,21 +1,23 @@
 //! Views on a GPU: the same plans as on the CPU, their pixels by tensor operations on a whole batch.
 //!
 //! Views drawn by a few cores and sent as 32-bit numbers are what a GPU would wait for. Here the pixels stay on the device as bytes, and a step sends the
-//! numbers of its plans alone. Shapes are fixed for a fixed batch, and every augmentation asked for is done to every view, with numbers that change
+//! numbers of its plans alone. One launch makes the views of gray images with the default augmentations; what other ones need is made of burn's
+//! operations after it. Shapes are fixed for a fixed batch, and every augmentation asked for is done to every view, with numbers that change
 //! nothing where a plan leaves it out: a GPU compiles and tunes for each shape.
 //!
 //! Views agree with [the CPU's](super::pixels) up to rounding (1e-4 where it was measured), not bit by bit.
 
-use burn::tensor::ops::{GridSampleOptions, InterpolateMode};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::geometry::{AffineMap, Deformation, KNOTS};
 use super::pixels::{blur_radius, median_of_border};
-use super::plan::{ColorStep, LUMA, ViewPlan, color_steps};
+use super::plan::{ColorStep, LUMA, Rectangle, ViewPlan, color_steps};
 use super::{Augmentation, ViewDrawer};
 use crate::error::MlError;
 use crate::images::{Color, Images, InputSpec};
+use crate::kernels::gpu::views::PLAN_LENGTH;
+use crate::kernels::{ViewForm, draw_views};
 
 /// Bytes in a word: WGSL has no integers of one byte.
 const WORD: usize = size_of::<i32>();
@@ -26,19 +28,9 @@ const MAX_RESIDENT_BYTES: usize = 128 << 20;
 /// Images that stay on a device, as bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct ResidentImages {
-    input: InputSpec,
     /// `[images, words]`: each image's bytes, four in a word, the last word filled up.
     words: Tensor<2, Int>,
     /// `[images, channels]`.
-    background: Tensor<2>,
-}
-
-/// The images of a batch, from 0 to 1, and what lies outside them.
-#[derive(Clone, Debug)]
-pub(crate) struct DeviceBatch {
-    /// `[batch, channels, height, width]`.
-    pub(crate) images: Tensor<4>,
-    /// `[batch, channels]`.
     background: Tensor<2>,
 }
 
@@ -50,7 +42,9 @@ impl ResidentImages {
     /// As [`Images::fetch`].
     pub(crate) fn new(images: &dyn Images, device: &Device) -> Result<Option<Self>, MlError> {
         let input = images.spec();
-        if images.len() * words_of(input) * WORD > MAX_RESIDENT_BYTES {
+        // A view's plan names its image in a 32-bit number with a fraction, which is exact up to here.
+        const MAX_IMAGES: usize = 1 << f32::MANTISSA_DIGITS;
+        if images.len() * words_of(input) * WORD > MAX_RESIDENT_BYTES || images.len() > MAX_IMAGES {
             return Ok(None);
         }
         let mut packed = Packed::default();
@@ -61,47 +55,32 @@ impl ResidentImages {
         Ok(Some(packed.upload(input, device)))
     }
 
-    /// The images at these places, in this order.
-    pub(crate) fn select(&self, indices: &[usize]) -> DeviceBatch {
-        let device = self.words.device();
-        let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
-        let shape = [indices.len()];
-        let indices =
-            Tensor::<1, Int>::from_data(TensorData::new(indices, shape), (&device, DType::I32));
-        let words = self.words.clone().select(0, indices.clone());
-        let background = self.background.clone().select(0, indices);
-        Self { input: self.input, words, background }.unpack()
-    }
-
-    /// All of them.
-    fn unpack(self) -> DeviceBatch {
-        let [count, words] = self.words.dims();
-        let side = self.input.size as usize;
-        let channels = self.input.color.channels();
-        let shifts = TensorData::new(vec![0_i32, 8, 16, 24], [1, 1, WORD]);
-        let shifts = Tensor::<3, Int>::from_data(shifts, (&self.words.device(), DType::I32));
-        let bytes = self.words.reshape([count, words, 1]).bitwise_right_shift(shifts);
-        let values = bytes.bitwise_and_scalar(0xff).float() / 255.0;
-        let mut values = values.reshape([count, words * WORD]);
-        if words * WORD != self.input.image_len() {
-            values = values.slice([0..count, 0..self.input.image_len()]);
-        }
-        let images = values.reshape([count, channels, side, side]);
-        DeviceBatch { images, background: self.background }
-    }
-}
-
-impl DeviceBatch {
-    /// Uploads the images of a batch, `[batch, channels, height, width]` bytes.
+    /// Uploads images, `[count, channels, height, width]` bytes.
     pub(crate) fn upload(input: InputSpec, pixels: &[u8], device: &Device) -> Self {
         let mut packed = Packed::default();
         packed.add(input, pixels);
-        packed.upload(input, device).unpack()
+        packed.upload(input, device)
     }
 }
 
-fn words_of(input: InputSpec) -> usize {
+/// Words that an image's bytes take, four in a word, the last word filled up.
+pub(crate) fn words_of(input: InputSpec) -> usize {
     input.image_len().div_ceil(WORD)
+}
+
+/// Packs whole images, `[count, channels, height, width]` bytes, into `[count, words]`.
+pub(crate) fn pack(input: InputSpec, pixels: &[u8]) -> Vec<i32> {
+    let words = |bytes: &[u8]| {
+        let (words, rest) = bytes.as_chunks::<WORD>();
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        let last = (!rest.is_empty()).then_some(last);
+        words.iter().copied().chain(last).map(i32::from_le_bytes).collect::<Vec<_>>()
+    };
+    if input.image_len().is_multiple_of(WORD) {
+        return words(pixels);
+    }
+    pixels.chunks_exact(input.image_len()).flat_map(words).collect()
 }
 
 /// Images on their way to a device.
@@ -113,13 +92,9 @@ struct Packed {
 
 impl Packed {
     fn add(&mut self, input: InputSpec, pixels: &[u8]) {
+        self.words.extend(pack(input, pixels));
         let side = input.size as usize;
         for image in pixels.chunks_exact(input.image_len()) {
-            self.words.extend(image.chunks(WORD).map(|bytes| {
-                let mut word = [0; WORD];
-                word[..bytes.len()].copy_from_slice(bytes);
-                i32::from_le_bytes(word)
-            }));
             let planes = image.chunks_exact(side * side);
             self.background.extend(planes.map(|plane| median_of_border(plane, side)));
         }
@@ -131,7 +106,6 @@ impl Packed {
         let words = TensorData::new(self.words, [count, words_of(input)]);
         let background = TensorData::new(self.background, [count, channels]);
         ResidentImages {
-            input,
             words: Tensor::from_data(words, (device, DType::I32)),
             background: Tensor::from_data(background, device),
         }
@@ -143,10 +117,8 @@ impl Packed {
 pub(crate) struct DeviceDrawer {
     drawer: ViewDrawer,
     device: Device,
-    /// `[1, side, KNOTS]`: the weights of the lines of knots in each row of a view.
-    down: Tensor<3>,
-    /// `[2 * KNOTS, 2 * side]`: the weights of the knots of a line in each place of a row; every knot and every place is two numbers, x and y.
-    across: Tensor<2>,
+    /// `[KNOTS, side]`: the weight of each knot of a line at each of its pixels.
+    splines: Tensor<2>,
     /// `[1, radius + side + radius, side]`: the squared distances of a row's pixels, with the border repeated, from each pixel of the blurred row.
     distances: Tensor<3>,
     /// `[1, 1, side]`: 0, 1, 2, ...
@@ -162,18 +134,6 @@ const NO_BLUR: f32 = 1e3;
 impl DeviceDrawer {
     pub(crate) fn new(drawer: &ViewDrawer, device: &Device) -> Self {
         let side = drawer.input.size as usize;
-        let splines = &drawer.splines;
-        let mut down = vec![0.0; side * KNOTS];
-        let mut across = vec![0.0; 4 * KNOTS * side];
-        for knot in 0..KNOTS {
-            for pixel in 0..side {
-                let weight = splines[knot * side + pixel];
-                down[pixel * KNOTS + knot] = weight;
-                for axis in 0..2 {
-                    across[(2 * knot + axis) * 2 * side + 2 * pixel + axis] = weight;
-                }
-            }
-        }
         let radius = blur_radius(side);
         let distances = (0..side + 2 * radius).flat_map(|from| {
             (0..side).map(move |to| match from.abs_diff(to + radius) {
@@ -186,8 +146,7 @@ impl DeviceDrawer {
         Self {
             drawer: drawer.clone(),
             device: device.clone(),
-            down: upload(down, [1, side, KNOTS], device),
-            across: upload(across, [2 * KNOTS, 2 * side], device),
+            splines: upload(drawer.splines.clone(), [KNOTS, side], device),
             distances: upload(distances, [1, side + 2 * radius, side], device),
             places: upload(places, [1, 1, side], device),
             luma: upload(LUMA.to_vec(), [1, LUMA.len(), 1], device),
@@ -195,37 +154,54 @@ impl DeviceDrawer {
     }
 
     /// Two views of each image of a batch, `[2 * batch, channels, height, width]`, from 0 to 1: one of each, then the other of each, as
-    /// [`ViewDrawer::draw_batch`] draws them. `indices` are the places of the batch's images among all images.
-    pub(crate) fn draw(&self, batch: DeviceBatch, indices: &[usize], epoch: u32) -> Tensor<4> {
-        let [count, channels, side, _] = batch.images.dims();
-        assert_eq!(count, indices.len(), "an index for each image");
+    /// [`ViewDrawer::draw_batch`] draws them. `indices` are the places of the batch's images among all images, `rows` those among `images`.
+    pub(crate) fn draw(
+        &self,
+        images: &ResidentImages,
+        rows: &[usize],
+        indices: &[usize],
+        epoch: u32,
+    ) -> Tensor<4> {
+        let count = indices.len();
+        assert_eq!(count, rows.len(), "an index for each image");
         let plans: Vec<ViewPlan> = (0..2 * count)
             .into_par_iter()
-            .map(|row| {
-                let (which, index) = ((row / count) as u64, indices[row % count]);
+            .map(|view| {
+                let (which, index) = ((view / count) as u64, indices[view % count]);
                 self.drawer.plan(&mut self.drawer.random(index, epoch, which))
             })
             .collect();
+        let rows: Vec<usize> = rows.iter().chain(rows).copied().collect();
         let has = |augmentation| self.drawer.augmentations.contains(&augmentation);
-        let rows = plans.len();
-        let background = batch.background.repeat_dim(0, 2).reshape([rows, channels, 1, 1]);
-        let mut views = batch.images.repeat_dim(0, 2);
-        if Augmentation::GEOMETRIC.into_iter().any(has) {
-            views = self.sample(views, background.clone(), &plans);
+        let is_rgb = self.drawer.input.color == Color::Rgb;
+        // Contrast comes after the jitter, the rectangle after everything: what comes before them must be in the same launch or not be there.
+        let contrast_first = !has(Augmentation::ColorJitter);
+        let erasing_first =
+            contrast_first && !has(Augmentation::Blur) && !(has(Augmentation::Grayscale) && is_rgb);
+        let mut views = self.sample(images, &plans, &rows, contrast_first, erasing_first);
+        if contrast_first && erasing_first {
+            return views;
         }
+        let channels = self.drawer.input.color.channels();
+        let count = plans.len();
+        let rows = rows.iter().map(|&row| row as i32).collect::<Vec<_>>();
+        let rows = TensorData::new(rows, [count]);
+        let rows = Tensor::<1, Int>::from_data(rows, (&self.device, DType::I32));
+        let background = images.background.clone().select(0, rows);
+        let background = background.reshape([count, channels, 1, 1]);
         if has(Augmentation::ColorJitter) {
             for step in 0..color_steps(self.drawer.input.color) {
                 let step = |plan: &ViewPlan| plan.color.get(step).copied();
                 views = self.recolor(views, plans.iter().map(step));
             }
         }
-        if has(Augmentation::Contrast) {
+        if has(Augmentation::Contrast) && !contrast_first {
             let factors = plans.iter().map(|plan| plan.contrast.unwrap_or(1.0)).collect();
-            let factors = upload(factors, [rows, 1, 1, 1], &self.device);
+            let factors = upload(factors, [count, 1, 1, 1], &self.device);
             let apart = (views - background.clone()) * factors;
             views = (apart + background.clone()).clamp(0.0, 1.0);
         }
-        if has(Augmentation::Grayscale) && self.drawer.input.color == Color::Rgb {
+        if has(Augmentation::Grayscale) && is_rgb {
             let gray = |plan: &ViewPlan| plan.grayscale.then(|| ColorStep::saturation(0.0));
             views = self.recolor(views, plans.iter().map(gray));
         }
@@ -236,26 +212,48 @@ impl DeviceDrawer {
             let erased = self.erased(&plans);
             views = views.clone() + (background - views) * erased;
         }
-        debug_assert_eq!(views.dims(), [rows, channels, side, side]);
         views
     }
 
-    /// Samples `images [views, channels, side, side]` bilinearly.
-    fn sample(&self, images: Tensor<4>, background: Tensor<4>, plans: &[ViewPlan]) -> Tensor<4> {
-        let side = self.drawer.input.size as usize;
+    /// Samples a view of each of these `rows` of `images` bilinearly, and does what else it is asked for.
+    fn sample(
+        &self,
+        images: &ResidentImages,
+        plans: &[ViewPlan],
+        rows: &[usize],
+        contrast: bool,
+        erasing: bool,
+    ) -> Tensor<4> {
+        let input = self.drawer.input;
+        let has = |augmentation| self.drawer.augmentations.contains(&augmentation);
         let identity = Deformation::new(AffineMap::IDENTITY, None);
-        let knots = plans.iter().flat_map(|plan| {
+        let mut numbers = Vec::with_capacity(plans.len() * PLAN_LENGTH);
+        for (plan, &row) in plans.iter().zip(rows) {
             let deformation = plan.deformation.as_ref().unwrap_or(&identity);
-            deformation.knots.as_flattened().as_flattened().iter().copied()
-        });
-        let knots = upload(knots.collect(), [plans.len(), KNOTS, 2 * KNOTS], &self.device);
-        // [views, side, 2 * KNOTS], and [views, side, side, 2].
-        let lines = self.down.clone().matmul(knots);
-        let places = lines.reshape([plans.len() * side, 2 * KNOTS]).matmul(self.across.clone());
-        let places = places.reshape([plans.len(), side, side, 2]);
-        // Outside are zeros, which stand for the background.
-        let options = GridSampleOptions::new(InterpolateMode::Bilinear);
-        (images - background.clone()).grid_sample_2d(places, options) + background
+            numbers.extend(deformation.knots.as_flattened().as_flattened());
+            numbers.push(plan.contrast.unwrap_or(1.0));
+            let spans = match &plan.erased {
+                Some(Rectangle { columns, rows }) => {
+                    [columns.start, columns.end, rows.start, rows.end]
+                }
+                None => [0; 4],
+            };
+            numbers.extend(spans.map(|place| place as f32));
+            numbers.push(row as f32);
+        }
+        draw_views(
+            images.words.clone(),
+            images.background.clone(),
+            self.splines.clone(),
+            upload(numbers, [plans.len(), PLAN_LENGTH], &self.device),
+            ViewForm {
+                views: plans.len(),
+                channels: input.color.channels(),
+                side: input.size as usize,
+                changes_contrast: contrast && has(Augmentation::Contrast),
+                erases: erasing && has(Augmentation::Erasing),
+            },
+        )
     }
 
     /// A step of color jitter for each of `views [views, channels, side, side]`, or None.

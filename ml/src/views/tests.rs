@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use super::geometry::{AffineMap, Deformation};
-use super::on_device::{DeviceBatch, DeviceDrawer, ResidentImages};
+use super::on_device::{DeviceDrawer, ResidentImages};
 use super::pixels::median_of_border;
 use super::plan::Rectangle;
 use super::*;
@@ -11,7 +11,6 @@ use crate::images::ImageSet;
 use crate::weights::read;
 
 const GRAY: InputSpec = InputSpec { size: 12, color: Color::Gray };
-const RGB: InputSpec = InputSpec { size: 16, color: Color::Rgb };
 const LARGE: InputSpec = InputSpec { size: 70, color: Color::Rgb };
 
 fn noise(input: InputSpec, count: usize) -> ImageSet {
@@ -202,39 +201,26 @@ pub(crate) fn apart(
     let expected = draw(&drawer, &images, &indices, 1);
     let resident = ResidentImages::new(&images, device).unwrap().expect("a few images fit");
     let drawer = DeviceDrawer::new(&drawer, device);
-    let views = drawer.draw(resident.select(&indices), &indices, 1);
+    let views = drawer.draw(&resident, &indices, &indices, 1);
     let views = read(views).expect("views can be read");
     assert_eq!(views.len(), expected.len());
     views.iter().zip(&expected).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max)
 }
 
-#[test]
-fn views_on_a_device_are_those_of_the_cpu() {
-    let device = Device::flex();
-    for (input, count) in [(GRAY, 24), (RGB, 24), (LARGE, 6)] {
-        for augmentation in Augmentation::ALL {
-            let apart = apart(&device, input, &[augmentation], count.min(8));
-            assert!(apart < 1e-3, "{augmentation} of {input:?}: {apart} apart");
-        }
-        let apart = apart(&device, input, &Augmentation::ALL, count);
-        assert!(apart < 1e-3, "{input:?}: {apart} apart");
-    }
-}
-
-#[test]
-fn resident_images_are_the_images() {
-    let device = Device::flex();
-    // 81 bytes are no whole number of words.
-    for input in [InputSpec { size: 9, color: Color::Gray }, RGB] {
-        let images = noise(input, 5);
-        let expected = |images: &ImageSet| {
-            images.pixels().iter().map(|&byte| f32::from(byte) / 255.0).collect::<Vec<_>>()
-        };
-        let resident = ResidentImages::new(&images, &device).unwrap().unwrap();
-        let selected = resident.select(&[4, 0, 4]);
-        assert_eq!(selected.images.dims()[..2], [3, input.color.channels()]);
-        assert_eq!(read(selected.images).unwrap(), expected(&images.select(&[4, 0, 4])));
-        let uploaded = DeviceBatch::upload(input, images.pixels(), &device);
-        assert_eq!(read(uploaded.images).unwrap(), expected(&images));
-    }
+/// Views of images that lie on a device, and of the same ones sent for this batch.
+pub(crate) fn resident_and_sent(
+    device: &Device,
+    input: InputSpec,
+    indices: &[usize],
+) -> (Vec<f32>, Vec<f32>) {
+    let images = noise(input, 6);
+    let drawer =
+        DeviceDrawer::new(&ViewDrawer::new(input, &Augmentation::defaults(input), 4), device);
+    let resident = ResidentImages::new(&images, device).unwrap().expect("a few images fit");
+    let sent = ResidentImages::upload(input, images.select(indices).pixels(), device);
+    let rows: Vec<usize> = (0..indices.len()).collect();
+    let values = |images: &ResidentImages, rows: &[usize]| {
+        read(drawer.draw(images, rows, indices, 1)).expect("views can be read")
+    };
+    (values(&resident, indices), values(&sent, &rows))
 }

@@ -1,0 +1,45 @@
+//! Copies into memory that is there already.
+
+use burn::cubecl::{self, prelude::*};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+
+/// Units of a cube.
+const UNITS: usize = 256;
+
+#[cube(launch)]
+fn copy_values(target: &mut [f32], source: &[f32]) {
+    if ABSOLUTE_POS < target.len() {
+        target[ABSOLUTE_POS] = source[ABSOLUTE_POS];
+    }
+}
+
+/// Writes the numbers of `source` to where `target` lies.
+///
+/// # Panics
+///
+/// If they have different shapes, or the target's numbers do not lie in the order of its axes.
+pub(super) fn copy(target: &CubeTensor, source: CubeTensor) {
+    assert_eq!(target.meta.shape(), source.meta.shape(), "a tensor is overwritten as a whole");
+    assert!(target.is_contiguous(), "what is overwritten lies in order");
+    let length = target.meta.shape().num_elements();
+    copy_values::launch(
+        &target.client,
+        cubes(length, UNITS),
+        CubeDim::new_1d(UNITS as u32),
+        target.clone().into_buffer_arg(),
+        into_contiguous(source).into_buffer_arg(),
+    );
+}
+
+/// Cubes of so many units for so many numbers.
+pub(super) fn cubes(length: usize, units: usize) -> CubeCount {
+    let [x, y] = spread(length.div_ceil(units));
+    CubeCount::Static(x, y, 1)
+}
+
+/// So many cubes, or a few more, along two axes: WebGPU has 65,535 along one at most.
+pub(super) fn spread(cubes: usize) -> [u32; 2] {
+    const MOST: usize = 8_192;
+    [cubes.clamp(1, MOST) as u32, cubes.div_ceil(MOST).max(1) as u32]
+}
