@@ -25,6 +25,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::error::MlError;
+use crate::kernels::products_of_rows;
 
 /// Added to squared lengths before their root is taken, so that the gradient at a row of zeros is finite.
 const LENGTH_EPSILON: f64 = 1e-12;
@@ -146,7 +147,7 @@ pub(crate) fn contrastive(
     let [rows, _] = projections.dims();
     let lengths = projections.clone().square().sum_dim(1).add_scalar(LENGTH_EPSILON).sqrt();
     let directions = projections / lengths;
-    let similarities = directions.clone().matmul(directions.transpose()).div_scalar(temperature);
+    let similarities = products_of_rows(directions.clone(), directions).div_scalar(temperature);
     let compared = similarities.clone() + positives.excluded.clone();
     let shares = positives.shares.clone();
     match positives.loss {

@@ -21,7 +21,7 @@ use crate::weights::{Weights, read};
 
 const INPUT: InputSpec = InputSpec { size: 12, color: Color::Gray };
 
-fn gpu() -> Option<ComputeDevice> {
+pub(crate) fn gpu() -> Option<ComputeDevice> {
     match ComputeDevice::open(DeviceChoice::Wgpu(None)) {
         Ok(device) => Some(device),
         Err(error) => {

@@ -686,4 +686,34 @@ pub(crate) mod tests {
             }
         }
     }
+
+    /// The weights after this many steps of a training on a GPU, recorded as soon as that is possible or never.
+    fn weights_after(steps: usize, is_recorded: bool, device: &ComputeDevice) -> Weights {
+        let (images, options) = (images(4 * steps), options(1));
+        let options = TrainOptions { batch_size: Some(4), ..options };
+        let recipe = Recipe::resolve(images.len(), INPUT, &options, None).unwrap();
+        let mut training = Training::new(&images, None, 0, recipe, None, None, device).unwrap();
+        let (feed, order) = (Rc::clone(&training.feed), training.order(1));
+        let mut done = 0;
+        feed.each_batch(1, order.chunks_exact(4), |batch, views| {
+            if !is_recorded {
+                training.steps_run = 0;
+            }
+            done += 1;
+            training.step(batch, views, 1, done - 1).map(|_| ())
+        })
+        .unwrap();
+        assert_eq!(training.recorded.is_some(), is_recorded);
+        training.export(true).unwrap()
+    }
+
+    #[test]
+    fn a_recorded_step_is_the_step() {
+        let Some(gpu) = crate::parity::gpu() else { return };
+        let steps = STEPS_OF_CHANGING_MOMENTUM as usize + 4;
+        let [recorded, launched] =
+            [true, false].map(|is_recorded| weights_after(steps, is_recorded, &gpu));
+        let bytes = |weights: Weights| weights.to_safetensors("test", String::new()).unwrap();
+        assert!(bytes(recorded) == bytes(launched), "the weights differ");
+    }
 }

@@ -3,11 +3,11 @@
 //! It is kept with the model, so that a training that starts from it goes on with a head that fits.
 
 use burn::tensor::activation::relu;
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
 use super::INITIAL_WEIGHTS;
 use super::residual::{ParameterVisitor, Role};
+use crate::kernels::linear;
 use crate::random::Random;
 use crate::weights::Weights;
 
@@ -61,15 +61,14 @@ impl ProjectionHead {
 
     /// `[batch, embedding_dim]` to `[batch, PROJECTION_DIM]`.
     pub(crate) fn forward(&self, embeddings: Tensor<2>) -> Tensor<2> {
-        let hidden =
-            relu(linear(embeddings, self.hidden_weight.clone(), Some(self.hidden_bias.clone())));
-        linear(hidden, self.output_weight.clone(), Some(self.output_bias.clone()))
+        let hidden = relu(linear(embeddings, self.hidden_weight.clone(), self.hidden_bias.clone()));
+        linear(hidden, self.output_weight.clone(), self.output_bias.clone())
     }
 
     /// [`forward`](Self::forward) without a graph, for vectors that nobody learns from.
     pub(crate) fn project(&self, embeddings: Tensor<2>) -> Tensor<2> {
         let weight = |weight: &Tensor<2>| weight.clone().inner();
-        let bias = |bias: &Tensor<1>| Some(bias.clone().inner());
+        let bias = |bias: &Tensor<1>| bias.clone().inner();
         let hidden = relu(linear(embeddings, weight(&self.hidden_weight), bias(&self.hidden_bias)));
         linear(hidden, weight(&self.output_weight), bias(&self.output_bias))
     }

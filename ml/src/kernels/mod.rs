@@ -238,6 +238,28 @@ pub fn fold_batch_norm(
     (weight * scale.reshape([out_channels, 1, 1, 1]), bias)
 }
 
+/// The products of every row of `x [rows, length]` with every row of `y [others, length]`: `[rows, others]`.
+///
+/// On a GPU they are a convolution of images of one pixel, which has nothing to tune: burn's product of matrices tries its kernels for every new shape.
+pub(crate) fn products_of_rows(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+    if is_on_cpu(&x) {
+        return x.matmul(y.transpose());
+    }
+    let ([rows, length], [others, _]) = (x.dims(), y.dims());
+    let pixel = Convolution { stride: [1, 1], padding: [0, 0] };
+    let (x, y) = (x.reshape([rows, 1, 1, length]), y.reshape([others, length, 1, 1]));
+    conv2d(x, y, pixel).reshape([rows, others])
+}
+
+/// A linear layer: `x [rows, inputs]`, `weight [inputs, outputs]` and `bias [outputs]` to `[rows, outputs]`.
+pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    if is_on_cpu(&x) {
+        return burn::tensor::module::linear(x, weight, Some(bias));
+    }
+    let [outputs] = bias.dims();
+    products_of_rows(x, weight.transpose()) + bias.reshape([1, outputs])
+}
+
 /// The mean of each channel over the image: `[batch, height, width, channels]` to `[batch, channels]`.
 pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
     let [batch, height, width, channels] = x.dims();
