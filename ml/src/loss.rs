@@ -25,10 +25,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::error::MlError;
-use crate::kernels::products_of_rows;
+use crate::kernels::{contrastive_loss, is_on_cpu, overwrite};
 
 /// Added to squared lengths before their root is taken, so that the gradient at a row of zeros is finite.
-const LENGTH_EPSILON: f64 = 1e-12;
+pub(crate) const LENGTH_EPSILON: f64 = 1e-12;
 
 /// Stands for minus infinity where `exp` is taken of it.
 const EXCLUDED: f32 = -1e9;
@@ -138,16 +138,28 @@ impl Positives {
     }
 }
 
+impl Positives {
+    /// Takes the place of others of as many rows on a GPU, where they lie.
+    pub(crate) fn overwrite(&self, others: Self) {
+        overwrite(&self.shares.clone().inner(), others.shares.inner());
+        overwrite(&self.excluded.clone().inner(), others.excluded.inner());
+    }
+}
+
 /// The loss of `projections [2N, dim]`, a tensor of one number.
 pub(crate) fn contrastive(
     projections: Tensor<2>,
     positives: &Positives,
     temperature: f64,
 ) -> Tensor<1> {
+    if !is_on_cpu(&projections) {
+        let (shares, excluded) = (positives.shares.clone(), positives.excluded.clone());
+        return contrastive_loss(projections, shares, excluded, temperature);
+    }
     let [rows, _] = projections.dims();
     let lengths = projections.clone().square().sum_dim(1).add_scalar(LENGTH_EPSILON).sqrt();
     let directions = projections / lengths;
-    let similarities = products_of_rows(directions.clone(), directions).div_scalar(temperature);
+    let similarities = directions.clone().matmul(directions.transpose()).div_scalar(temperature);
     let compared = similarities.clone() + positives.excluded.clone();
     let shares = positives.shares.clone();
     match positives.loss {

@@ -14,7 +14,7 @@ use crate::images::{Color, ImageSet, InputSpec};
 use crate::loss::{ContrastiveLoss, Positives, contrastive};
 use crate::random::Random;
 use crate::train::tests::Silent;
-use crate::train::{TrainOptions, train};
+use crate::train::{EpochReport, Flow, StepProgress, TrainOptions, TrainingObserver, train};
 use crate::views::Augmentation;
 use crate::views::tests::{apart, resident_and_sent};
 use crate::weights::{Weights, read};
@@ -99,6 +99,53 @@ fn one_step_agrees() {
 }
 
 #[test]
+fn losses_and_their_gradients_agree() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::keyed(&[7]);
+    // More rows and longer ones than a cube has units; then few, short, and one of zeros.
+    let long: Vec<f32> = (0..140 * 150).map(|_| random.normal()).collect();
+    let mut short: Vec<f32> = (0..8 * 5).map(|_| random.normal()).collect();
+    short[10..15].fill(0.0);
+    let targets: Vec<_> = (0..70).map(|image| (image % 3 > 0).then_some(image % 7)).collect();
+    let nt_xent =
+        |images| move |device: &Device| Positives::views(images, ContrastiveLoss::NtXent, device);
+    let dcl =
+        |images| move |device: &Device| Positives::views(images, ContrastiveLoss::Dcl, device);
+    let by_target = |device: &Device| Positives::targets(&targets, device);
+    type Make<'a> = &'a dyn Fn(&Device) -> Positives;
+    let cases: [(&[f32], usize, Make<'_>); 5] = [
+        (&long, 150, &nt_xent(70)),
+        (&long, 150, &dcl(70)),
+        (&long, 150, &by_target),
+        (&short, 5, &nt_xent(4)),
+        (&short, 5, &dcl(4)),
+    ];
+    for (rows, length, positives) in cases {
+        for temperature in [0.05, 0.5] {
+            let run = |device: &ComputeDevice| {
+                let device = device.autodiff();
+                let shape = [rows.len() / length, length];
+                let rows = TensorData::new(rows.to_vec(), shape);
+                let rows = Tensor::<2>::from_data(rows, &device).require_grad();
+                let loss = contrastive(rows.clone(), &positives(&device), temperature);
+                let gradient = rows.grad(&loss.clone().mul_scalar(3.0).backward()).unwrap();
+                (read(loss).unwrap()[0], read(gradient).unwrap())
+            };
+            let (cpu_loss, cpu) = run(&ComputeDevice::cpu());
+            let (gpu_loss, gpu) = run(&gpu);
+            assert!((cpu_loss - gpu_loss).abs() < 1e-4, "{cpu_loss} and {gpu_loss}");
+            // A row of zeros has gradients of another size.
+            for (cpu, gpu) in cpu.chunks(length).zip(gpu.chunks(length)) {
+                let scale = cpu.iter().fold(1e-6_f32, |scale, value| scale.max(value.abs()));
+                for (one, other) in cpu.iter().zip(gpu) {
+                    assert!((one - other).abs() < 1e-3 * scale, "{one} and {other} of {scale}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn training_and_embedding_agree() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::keyed(&[2]);
@@ -117,6 +164,33 @@ fn training_and_embedding_agree() {
     let scale = cpu.iter().fold(0.0_f32, |largest, value| largest.max(*value));
     let apart = cpu.iter().zip(&gpu).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
     assert!(apart < 1e-2 * scale, "vectors are {apart} apart, of at most {scale}");
+}
+
+#[test]
+fn memory_does_not_grow_from_epoch_to_epoch() {
+    let Some(gpu) = gpu() else { return };
+    /// Bytes in use after each epoch.
+    struct Watch<'a>(&'a Device, Vec<u64>);
+    impl TrainingObserver for Watch<'_> {
+        fn on_step(&mut self, _: &StepProgress) -> Flow {
+            Flow::Continue
+        }
+
+        fn on_epoch(&mut self, _: &EpochReport) -> Flow {
+            let usage = self.0.memory_pool_usage().expect("a GPU reports its memory");
+            self.1.push(usage.bytes_in_use);
+            Flow::Continue
+        }
+    }
+    let mut random = Random::keyed(&[3]);
+    let pixels = (0..12 * INPUT.image_len()).map(|_| random.next() as u8).collect();
+    let images = ImageSet::new(INPUT, pixels).expect("whole images");
+    let options = TrainOptions { max_epochs: 24, batch_size: Some(4), ..TrainOptions::default() };
+    let mut watch = Watch(gpu.inner(), Vec::new());
+    train(&images, None, &options, None, None, &gpu, &mut watch).unwrap();
+    // The step is recorded in the fourth epoch.
+    let [early, late] = [&watch.1[4..12], &watch.1[16..]].map(|part| part.iter().max().unwrap());
+    assert!(*late as f64 <= 1.01 * *early as f64, "{:?}", watch.1);
 }
 
 #[test]

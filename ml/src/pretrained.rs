@@ -229,7 +229,7 @@ mod tests {
         let images =
             Tensor::<4>::from_data(TensorData::new(values.to_vec(), [2, 3, 1, 1]), device.inner());
         let normalization = resnet18::published().normalization.unwrap();
-        let scaled = read(normalization.apply(images)).unwrap();
+        let scaled = read(normalization.on(&images.device()).apply(images)).unwrap();
         for (found, expected) in scaled.iter().zip([0.0, 0.0, 0.0, 1.0, 1.0, -1.0]) {
             assert!((found - expected).abs() < 1e-5, "{scaled:?}");
         }

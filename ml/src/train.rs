@@ -338,13 +338,16 @@ impl<'a> Training<'a> {
         let step = u64::from(epoch - 1) * self.recipe.steps_per_epoch as u64 + done as u64;
         self.optimizer.begin(self.schedule.rate(step));
         let loss = match &self.recorded {
-            Some(recorded) => recorded.run(views)?,
+            Some(recorded) => recorded.run(views, self.positives_of(batch))?,
             None if self.can_be_recorded(step) => {
                 let (recorded, loss) = self.record(batch, views, step)?;
                 self.recorded = Some(recorded);
                 loss
             }
-            None => self.learn(batch, views, step),
+            None => {
+                let positives = self.positives_of(batch).or(self.views.clone());
+                self.learn(&positives.expect("views or targets"), views, step)
+            }
         };
         self.steps_run += 1;
         if self.steps_run == 1 {
@@ -355,33 +358,31 @@ impl<'a> Training<'a> {
         Ok(loss)
     }
 
-    /// Moves the weights down the gradient of a batch's loss, which it gives.
-    fn learn(&mut self, batch: &[usize], views: Tensor<4>, step: u64) -> Tensor<1> {
+    /// What belongs together in a batch, if targets say so.
+    fn positives_of(&self, batch: &[usize]) -> Option<Positives> {
+        if self.views.is_some() {
+            return None;
+        }
+        let targets = self.targets.unwrap_or_default();
+        let targets: Vec<_> = batch.iter().map(|&image| targets[image]).collect();
+        Some(Positives::targets(&targets, &self.device.autodiff()))
+    }
+
+    /// Moves the weights down the gradient of a batch's loss, which it gives. On a GPU it uploads nothing and reads nothing, so that it can be recorded.
+    fn learn(&mut self, positives: &Positives, views: Tensor<4>, step: u64) -> Tensor<1> {
         let views = Tensor::from_inner(views);
         let projections = self.head.forward(self.encoder.forward(views, step));
-        let loss = match (&self.views, self.targets) {
-            (Some(positives), _) => contrastive(projections, positives, self.recipe.temperature),
-            (None, targets) => {
-                let targets = targets.unwrap_or_default();
-                let targets: Vec<_> = batch.iter().map(|&image| targets[image]).collect();
-                contrastive(
-                    projections,
-                    &Positives::targets(&targets, &self.device.autodiff()),
-                    self.recipe.temperature,
-                )
-            }
-        };
+        let loss = contrastive(projections, positives, self.recipe.temperature);
         let mut update = self.optimizer.update(loss.backward());
         self.encoder.visit(&mut update);
         self.head.visit(&mut update);
         loss.inner()
     }
 
-    /// Whether every step from this one on is the same but for its views and the numbers of the optimizer, and has been run before so that nothing is left
-    /// to compile. Where targets say what belongs together, each step uploads that.
+    /// Whether every step from this one on is the same but for its views, what belongs together and the numbers of the optimizer, and has been run
+    /// before so that nothing is left to compile.
     fn can_be_recorded(&self, step: u64) -> bool {
         !self.device.is_cpu()
-            && self.views.is_some()
             && step >= STEPS_OF_CHANGING_MOMENTUM
             && self.steps_run >= STEPS_BEFORE_RECORDING
     }
@@ -394,11 +395,14 @@ impl<'a> Training<'a> {
         step: u64,
     ) -> Result<(RecordedStep, Tensor<1>), MlError> {
         let input = Tensor::zeros(views.dims(), self.device.inner());
-        let (recording, loss) = Recording::of(&input, || self.learn(batch, input.clone(), step))
-            .map_err(|reason| MlError::Device { reason })?;
+        let positives = self.positives_of(batch).or(self.views.clone());
+        let positives = positives.expect("views or targets");
+        let (recording, loss) =
+            Recording::of(&input, || self.learn(&positives, input.clone(), step))
+                .map_err(|reason| MlError::Device { reason })?;
         tracing::debug!(step, "the step is recorded");
-        let recorded = RecordedStep { views: input, loss, recording };
-        let loss = recorded.run(views)?;
+        let recorded = RecordedStep { views: input, positives, loss, recording };
+        let loss = recorded.run(views, self.positives_of(batch))?;
         Ok((recorded, loss))
     }
 
@@ -511,14 +515,18 @@ impl<'a> Training<'a> {
 #[derive(Debug)]
 struct RecordedStep {
     views: Tensor<4>,
+    positives: Positives,
     loss: Tensor<1>,
     recording: Recording,
 }
 
 impl RecordedStep {
-    /// Runs it on the views of a batch, and gives the loss.
-    fn run(&self, views: Tensor<4>) -> Result<Tensor<1>, MlError> {
+    /// Runs it on the views of a batch, and gives the loss; `positives` if they are not those of every batch.
+    fn run(&self, views: Tensor<4>, positives: Option<Positives>) -> Result<Tensor<1>, MlError> {
         overwrite(&self.views, views);
+        if let Some(positives) = positives {
+            self.positives.overwrite(positives);
+        }
         self.recording.replay().map_err(|reason| MlError::Device { reason })?;
         // A copy, for the next run writes to the same place.
         Ok(self.loss.clone().add_scalar(0.0))
@@ -583,6 +591,7 @@ impl ParameterVisitor for Export {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::encoder::{Architecture, Normalization, Stage, Stem};
     use crate::images::{Color, ImageSet, InputSpec};
 
     const INPUT: InputSpec = InputSpec { size: 12, color: Color::Gray };
@@ -688,14 +697,27 @@ pub(crate) mod tests {
     }
 
     /// The weights after this many steps of a training on a GPU, recorded as soon as that is possible or never.
-    fn weights_after(steps: usize, is_recorded: bool, device: &ComputeDevice) -> Weights {
-        let (images, options) = (images(4 * steps), options(1));
-        let options = TrainOptions { batch_size: Some(4), ..options };
-        let recipe = Recipe::resolve(images.len(), INPUT, &options, None).unwrap();
-        let mut training = Training::new(&images, None, 0, recipe, None, None, device).unwrap();
+    fn weights_after(
+        steps: usize,
+        is_recorded: bool,
+        start: Option<&Model>,
+        supervised: bool,
+        device: &ComputeDevice,
+    ) -> Weights {
+        const BATCH: usize = 4;
+        let input = start.map_or(INPUT, Model::input);
+        let mut random = Random::keyed(&[9]);
+        let count = BATCH * steps;
+        let pixels = (0..count * input.image_len()).map(|_| random.next() as u8).collect();
+        let images = ImageSet::new(input, pixels).unwrap();
+        let targets: Vec<_> = (0..count).map(|image| Some(image as u32 % 3)).collect();
+        let targets = supervised.then_some(targets.as_slice());
+        let options = TrainOptions { batch_size: Some(BATCH), supervised, ..options(1) };
+        let recipe = Recipe::resolve(images.len(), input, &options, start).unwrap();
+        let mut training = Training::new(&images, targets, 0, recipe, None, start, device).unwrap();
         let (feed, order) = (Rc::clone(&training.feed), training.order(1));
         let mut done = 0;
-        feed.each_batch(1, order.chunks_exact(4), |batch, views| {
+        feed.each_batch(1, order.chunks_exact(BATCH), |batch, views| {
             if !is_recorded {
                 training.steps_run = 0;
             }
@@ -710,10 +732,24 @@ pub(crate) mod tests {
     #[test]
     fn a_recorded_step_is_the_step() {
         let Some(gpu) = crate::parity::gpu() else { return };
+        // All that an encoder may have: a pool, a scale for its pixels, shortcuts.
+        let architecture = Architecture {
+            name: "small".to_owned(),
+            channels: 3,
+            stem: Stem { kernel: 3, stride: 1, max_pool: true },
+            stages: vec![Stage { channels: 8, blocks: 1 }, Stage { channels: 16, blocks: 1 }],
+            normalization: Some(Normalization::ImageNet),
+        };
+        let photographs = InputSpec { size: 10, color: Color::Rgb };
+        let weights = architecture.initial_weights(3);
+        let start = Model::new(photographs, architecture, weights, &gpu);
         let steps = STEPS_OF_CHANGING_MOMENTUM as usize + 4;
-        let [recorded, launched] =
-            [true, false].map(|is_recorded| weights_after(steps, is_recorded, &gpu));
-        let bytes = |weights: Weights| weights.to_safetensors("test", String::new()).unwrap();
-        assert!(bytes(recorded) == bytes(launched), "the weights differ");
+        for (start, supervised) in [(None, false), (Some(&start), true)] {
+            let [recorded, launched] = [true, false].map(|is_recorded| {
+                let weights = weights_after(steps, is_recorded, start, supervised, &gpu);
+                weights.to_safetensors("test", String::new()).unwrap()
+            });
+            assert!(recorded == launched, "the weights differ, supervised: {supervised}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::residual::{mean_of_positions, pool};
-use super::{Architecture, NORM_EPSILON, Normalization, UnitPlan};
+use super::{Architecture, NORM_EPSILON, Scale, UnitPlan};
 use crate::kernels::{Activation, channels_last, conv2d_folded};
 use crate::weights::Weights;
 
@@ -64,7 +64,7 @@ struct FoldedBlock {
 /// The network for inference.
 #[derive(Debug)]
 pub(crate) struct FoldedEncoder {
-    normalization: Option<Normalization>,
+    normalization: Option<Scale>,
     stem: FoldedUnit,
     max_pool: bool,
     blocks: Vec<FoldedBlock>,
@@ -75,7 +75,7 @@ impl FoldedEncoder {
     pub(crate) fn new(architecture: &Architecture, weights: &Weights, device: &Device) -> Self {
         let unit = |plan| FoldedUnit::new(plan, weights, device);
         Self {
-            normalization: architecture.normalization,
+            normalization: architecture.normalization.map(|scale| scale.on(device)),
             stem: unit(architecture.stem_plan()),
             max_pool: architecture.stem.max_pool,
             blocks: architecture
@@ -92,7 +92,7 @@ impl FoldedEncoder {
 
     /// Images `[batch, channels, height, width]` to vectors `[batch, embedding_dim]`.
     pub(crate) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let images = match self.normalization {
+        let images = match &self.normalization {
             Some(normalization) => normalization.apply(images),
             None => images,
         };

@@ -19,7 +19,7 @@ pub(crate) mod resnet18;
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::error::MlError;
@@ -110,14 +110,29 @@ pub(crate) enum Normalization {
 }
 
 impl Normalization {
-    /// Images `[batch, 3, height, width]`, from 0 to 1, brought to scale.
-    pub(crate) fn apply(self, images: Tensor<4>) -> Tensor<4> {
+    /// For images on this device.
+    pub(crate) fn on(self, device: &Device) -> Scale {
         let Self::ImageNet = self;
-        let device = images.device();
         let color = |values: [f32; 3]| {
-            Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 3, 1, 1]), &device)
+            Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 3, 1, 1]), device)
         };
-        (images - color(IMAGENET_MEAN)) / color(IMAGENET_DEVIATION)
+        Scale { mean: color(IMAGENET_MEAN), deviation: color(IMAGENET_DEVIATION) }
+    }
+}
+
+/// A [`Normalization`] whose numbers lie on a device.
+#[derive(Clone, Debug)]
+pub(crate) struct Scale {
+    /// `[1, 3, 1, 1]`
+    mean: Tensor<4>,
+    /// `[1, 3, 1, 1]`
+    deviation: Tensor<4>,
+}
+
+impl Scale {
+    /// Images `[batch, 3, height, width]`, from 0 to 1, brought to scale.
+    pub(crate) fn apply(&self, images: Tensor<4>) -> Tensor<4> {
+        (images - self.mean.clone()) / self.deviation.clone()
     }
 }
 

@@ -8,7 +8,7 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 
-use super::{Architecture, NORM_EPSILON, Normalization, UnitPlan};
+use super::{Architecture, NORM_EPSILON, Scale, UnitPlan};
 use crate::kernels::{Activation, batch_norm, channels_last, conv2d, move_statistics};
 use crate::weights::Weights;
 
@@ -112,7 +112,7 @@ impl Block {
 /// The network while it learns.
 #[derive(Debug)]
 pub(crate) struct ResidualEncoder {
-    normalization: Option<Normalization>,
+    normalization: Option<Scale>,
     stem: Unit,
     max_pool: bool,
     blocks: Vec<Block>,
@@ -123,7 +123,9 @@ impl ResidualEncoder {
     pub(crate) fn new(architecture: &Architecture, weights: &Weights, device: &Device) -> Self {
         let unit = |plan| Unit::new(plan, weights, device);
         Self {
-            normalization: architecture.normalization,
+            normalization: architecture
+                .normalization
+                .map(|scale| scale.on(&device.clone().autodiff())),
             stem: unit(architecture.stem_plan()),
             max_pool: architecture.stem.max_pool,
             blocks: architecture
@@ -142,7 +144,7 @@ impl ResidualEncoder {
     /// statistics before.
     pub(crate) fn forward(&mut self, images: Tensor<4>, steps_seen: u64) -> Tensor<2> {
         let momentum = MOMENTUM.max(1.0 / (steps_seen as f64 + 1.0));
-        let images = match self.normalization {
+        let images = match &self.normalization {
             Some(normalization) => normalization.apply(images),
             None => images,
         };

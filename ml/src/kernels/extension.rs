@@ -279,6 +279,72 @@ impl<B: Normalising, C: CheckpointStrategy> NormalisationKernels for Autodiff<B,
     }
 }
 
+/// Losses of rows that are compared with each other.
+#[backend_extension(Autodiff, Cube)]
+pub(super) trait LossKernels: Backend {
+    /// The contrastive loss of `projections [rows, length]`, `[1]`; `shares` and `excluded` are `[rows, rows]`, as [`loss`](crate::loss) has them.
+    fn contrastive_loss(
+        projections: FloatTensor<Self>,
+        shares: FloatTensor<Self>,
+        excluded: FloatTensor<Self>,
+        temperature: f32,
+    ) -> FloatTensor<Self>;
+}
+
+/// A contrastive loss that was found, and what its backward pass needs.
+pub(super) trait Contrasted<B: Backend>: Clone + Debug + Send + 'static {
+    /// Also gives the loss.
+    fn forward(
+        projections: FloatTensor<B>,
+        shares: FloatTensor<B>,
+        excluded: FloatTensor<B>,
+        temperature: f32,
+    ) -> (Self, FloatTensor<B>);
+
+    /// The gradient of the projections.
+    fn backward(self, gradient: FloatTensor<B>) -> FloatTensor<B>;
+}
+
+/// A backend that has a contrastive loss of its own.
+pub(super) trait Contrasting: Backend {
+    type Contrasted: Contrasted<Self>;
+}
+
+impl<B: Contrasting, C: CheckpointStrategy> LossKernels for Autodiff<B, C> {
+    fn contrastive_loss(
+        projections: FloatTensor<Self>,
+        shares: FloatTensor<Self>,
+        excluded: FloatTensor<Self>,
+        temperature: f32,
+    ) -> FloatTensor<Self> {
+        let nodes = [projections.node()];
+        let (done, loss) = B::Contrasted::forward(
+            projections.into_primitive(),
+            shares.into_primitive(),
+            excluded.into_primitive(),
+            temperature,
+        );
+        match ContrastiveBackward::<B>(PhantomData).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(done, loss),
+            OpsKind::UnTracked(prep) => prep.finish(loss),
+        }
+    }
+}
+
+/// The way back through a contrastive loss.
+#[derive(Debug)]
+struct ContrastiveBackward<B>(PhantomData<B>);
+
+impl<B: Contrasting> Backward<B, 1> for ContrastiveBackward<B> {
+    type State = B::Contrasted;
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let [projections] = ops.parents.map(|parent| parent.map(|node| node.id));
+        register::<B>(gradients, [(projections, ops.state.backward(gradient))]);
+    }
+}
+
 /// What an optimizer does with tensors that no gradient passes through.
 #[backend_extension(Flex)]
 pub(super) trait OptimizerKernels: Backend {

@@ -46,15 +46,15 @@ mod normalisation;
 mod simd;
 mod winograd;
 
-/// Knots along a side of a view's bend; the outermost two lie outside.
-pub(crate) const KNOTS: usize = 7;
-
 use burn::backend::Dispatch;
 use burn::tensor::{Device, Int, Tensor};
 use extension::{
-    ConvolutionKernels, InPlaceKernels, NormalisationKernels, OptimizerKernels, Summand,
-    ViewKernels,
+    ConvolutionKernels, InPlaceKernels, LossKernels, NormalisationKernels, OptimizerKernels,
+    Summand, ViewKernels,
 };
+
+/// Knots along a side of a view's bend; the outermost two lie outside.
+pub(crate) const KNOTS: usize = 7;
 
 /// How the kernel moves over the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -351,6 +351,21 @@ pub(crate) fn unpack_images(words: Tensor<2, Int>, image: [usize; 3]) -> Tensor<
     Tensor::from_dispatch(images)
 }
 
+/// The contrastive loss of `projections [rows, length]` on a GPU, `[1]`: see [`loss`](crate::loss), which says what `shares` and `excluded`, `[rows, rows]`, are.
+pub(crate) fn contrastive_loss(
+    projections: Tensor<2>,
+    shares: Tensor<2>,
+    excluded: Tensor<2>,
+    temperature: f64,
+) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as LossKernels>::contrastive_loss(
+        projections.into_dispatch(),
+        shares.into_dispatch(),
+        excluded.into_dispatch(),
+        temperature as f32,
+    ))
+}
+
 /// Views as a GPU draws them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ViewForm {
@@ -400,6 +415,7 @@ pub(crate) fn overwrite<const D: usize>(target: &Tensor<D>, source: Tensor<D>) {
     drop(<Dispatch as InPlaceKernels>::overwrite(target, source.into_dispatch()));
 }
 
-fn is_on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+/// Whether the CPU has it: what is not on the CPU is on a GPU.
+pub(crate) fn is_on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
     x.device().without_autodiff() == Device::flex()
 }

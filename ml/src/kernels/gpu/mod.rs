@@ -2,13 +2,14 @@
 //!
 //! A small network leaves a GPU idle for most of a step: what takes the time is the launching of kernels, of which burn's operations need about a thousand
 //! a step. The kernels here replace those of which there are many: [`normalisation`], the optimizer ([`adamw`]), running statistics, views ([`views`]); and
-//! [`convolution`]s, which take the most time of all. The projection head and the loss are made of burn's operations.
+//! [`convolution`]s, which take the most time of all; and the [`loss`]. The projection head's layers are convolutions of images of one pixel.
 //!
 //! The second kind of saving is not to launch at all: what a step leaves behind is written where it lay before, so that a step can be
 //! recorded once and repeated ([`recording`]).
 
 mod adamw;
 mod convolution;
+mod loss;
 mod normalisation;
 mod overwrite;
 pub(crate) mod recording;
@@ -20,8 +21,8 @@ use burn_cubecl::tensor::CubeTensor;
 use super::AdamWConstants;
 use super::Convolution;
 use super::extension::{
-    BatchNorm, ConvolutionKernels, Convolved, Convolving, InPlaceKernels, NormalisationKernels,
-    Normalising, Summand,
+    BatchNorm, Contrasted, Contrasting, ConvolutionKernels, Convolved, Convolving, InPlaceKernels,
+    LossKernels, NormalisationKernels, Normalising, Summand,
 };
 
 /// [`Convolved`] on a GPU.
@@ -96,6 +97,21 @@ impl NormalisationKernels for Cube {
         type Done = <Cube as Normalising>::BatchNorm;
         let done = Done::forward(x, gamma, beta, residual.into_option(), epsilon, relu);
         (done.output(), done.mean(), done.variance())
+    }
+}
+
+impl Contrasting for Cube {
+    type Contrasted = loss::DeviceContrasted;
+}
+
+impl LossKernels for Cube {
+    fn contrastive_loss(
+        projections: CubeTensor,
+        shares: CubeTensor,
+        excluded: CubeTensor,
+        temperature: f32,
+    ) -> CubeTensor {
+        loss::DeviceContrasted::forward(projections, shares, excluded, temperature).1
     }
 }
 
