@@ -5,7 +5,7 @@
 //! GPU that is emulated on the same cores. An explicit `wgpu` may take one, which is how the GPU path is tested on machines
 //! without a GPU.
 //!
-//! A GPU's kernels are compiled and tuned when a shape first appears, which takes seconds; [`keep_tuning_in`] names a folder that remembers it.
+//! A GPU's kernels are compiled and tuned when a shape first appears, which takes seconds; [`keep_tuning_in`] names a folder that remembers how they were tuned.
 //!
 //! Several devices at once are left out.
 
@@ -135,7 +135,7 @@ impl ComputeDevice {
     }
 }
 
-/// Makes GPUs keep what they have found out about kernels, which is the fastest for a shape and what it is compiled to, in a file in this folder; it is made when
+/// Makes GPUs keep what they have found out about kernels, which of them is the fastest for a shape, in a file in this folder; it is made when
 /// there is something to keep. For the whole process, and to be called before a GPU is opened. A folder that cannot be written costs the time of finding out
 /// again, nothing else.
 pub fn keep_tuning_in(folder: &Path) {

@@ -183,9 +183,11 @@ impl Model {
     /// Images that go through the encoder at once. On a GPU fewer take as long as so many.
     pub fn batch(&self) -> usize {
         let side = self.input.size as usize;
-        let (positions, most) =
-            if self.device.is_cpu() { (POSITIONS_AT_ONCE, 256) } else { (DEVICE_POSITIONS, 1024) };
-        (positions / (side * side)).clamp(8, most)
+        if self.device.is_cpu() {
+            return (POSITIONS_AT_ONCE / (side * side)).clamp(8, 256);
+        }
+        // The power of two below, which is not filled up further.
+        1 << (DEVICE_POSITIONS / (side * side)).clamp(8, 1024).ilog2()
     }
 
     /// Rows of the batch that so many images are embedded in: on a GPU it is filled up to a power of two, for some kernels are tuned for a shape.

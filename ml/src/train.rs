@@ -387,7 +387,7 @@ impl<'a> Training<'a> {
             && self.steps_run >= STEPS_BEFORE_RECORDING
     }
 
-    /// Records the step of a batch, and runs it.
+    /// Runs the step of a batch, and records it.
     fn record(
         &mut self,
         batch: &[usize],
@@ -395,15 +395,14 @@ impl<'a> Training<'a> {
         step: u64,
     ) -> Result<(RecordedStep, Tensor<1>), MlError> {
         let input = Tensor::zeros(views.dims(), self.device.inner());
+        overwrite(&input, views);
         let positives = self.positives_of(batch).or(self.views.clone());
         let positives = positives.expect("views or targets");
-        let (recording, loss) =
+        let (recording, [loss, recorded]) =
             Recording::of(&input, || self.learn(&positives, input.clone(), step))
                 .map_err(|reason| MlError::Device { reason })?;
         tracing::debug!(step, "the step is recorded");
-        let recorded = RecordedStep { views: input, positives, loss, recording };
-        let loss = recorded.run(views, self.positives_of(batch))?;
-        Ok((recorded, loss))
+        Ok((RecordedStep { views: input, positives, loss: recorded, recording }, loss))
     }
 
     fn progress(&self, epoch: u32, step: usize, loss: f64, epoch_began: Instant) -> StepProgress {

@@ -16,8 +16,9 @@ use super::overwrite::cubes;
 use crate::kernels::Convolution;
 use crate::kernels::extension::Contrasted;
 
-/// Units of a cube, which is a row's.
+/// Units of a cube, which is a row's, and how often their number can be halved.
 const UNITS: usize = 128;
+const HALVINGS: usize = UNITS.ilog2() as usize;
 
 /// Added to squared lengths before their root is taken.
 const LENGTH_EPSILON: f32 = crate::loss::LENGTH_EPSILON as f32;
@@ -29,8 +30,9 @@ fn gather(value: f32, #[comptime] largest: bool) -> f32 {
     let unit = UNIT_POS as usize;
     shared[unit] = value;
     sync_cube();
-    let mut half = UNITS / 2;
-    while half > 0 {
+    #[unroll]
+    for halving in 1..=HALVINGS {
+        let half = comptime!(UNITS >> halving);
         if unit < half {
             let other = shared[unit + half];
             if comptime!(largest) {
@@ -40,9 +42,11 @@ fn gather(value: f32, #[comptime] largest: bool) -> f32 {
             }
         }
         sync_cube();
-        half /= 2;
     }
-    shared[0]
+    let found = shared[0];
+    // The memory may be that of the next call.
+    sync_cube();
+    found
 }
 
 /// Directions and lengths of rows.

@@ -15,23 +15,28 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Records what `step` launches on the device of `tensor`, which must have run the same launches before: nothing is compiled or tuned during a
-    /// recording. Nothing runs either; the results of `step` have their values after each [`replay`](Self::replay).
+    /// Runs `step` on the device of `tensor`, then records what it launches there. The second results have values after each [`replay`](Self::replay) only.
+    ///
+    /// No memory can be added during a recording. The run before it leaves behind as much as the step needs, if both begin with the same tensors in use.
+    ///
+    /// The device's work is kept apart by threads, up to 128 of them; a launch by another thread that shares a place with this one would be recorded as well.
     ///
     /// # Errors
     ///
-    /// If the device cannot record, or `step` did something other than launching: uploading, reading or waiting.
+    /// If the device cannot record, or `step` did something other than launching: uploading, reading or waiting. What it wrote cannot be read then.
     pub(crate) fn of<T, const D: usize>(
         tensor: &Tensor<D>,
-        step: impl FnOnce() -> T,
-    ) -> Result<(Self, T), String> {
+        mut step: impl FnMut() -> T,
+    ) -> Result<(Self, [T; 2]), String> {
         let device = tensor.clone().into_dispatch().device();
         let reason = |error: burn::backend::ExecutionError| error.to_string();
         Dispatch::graph_prepare(&device).map_err(reason)?;
+        let window = Window(&device);
+        let ran = step();
         Dispatch::graph_start_capture(&device).map_err(reason)?;
-        let results = step();
-        let graph = Dispatch::graph_stop_capture(&device).map_err(reason)?;
-        Ok((Self { device, graph }, results))
+        let recorded = step();
+        let graph = window.close().map_err(reason)?;
+        Ok((Self { device, graph }, [ran, recorded]))
     }
 
     /// Launches everything again, without waiting for it.
@@ -45,5 +50,22 @@ impl Recording {
         #[allow(unsafe_code)]
         let outcome = unsafe { Dispatch::graph_replay(&self.device, &self.graph) };
         outcome.map_err(|error| error.to_string())
+    }
+}
+
+/// A recording under way, which ends with this: otherwise whatever the thread launches later would be recorded and never run.
+struct Window<'a>(&'a DispatchDevice);
+
+impl Window<'_> {
+    fn close(self) -> Result<DispatchGraph, burn::backend::ExecutionError> {
+        let device = self.0;
+        std::mem::forget(self);
+        Dispatch::graph_stop_capture(device)
+    }
+}
+
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        drop(Dispatch::graph_stop_capture(self.0));
     }
 }
