@@ -4,7 +4,7 @@ use burn::cubecl::{self, prelude::*};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::overwrite::cubes;
+use super::tensors::cubes;
 use crate::kernels::AdamWConstants;
 
 /// Units of a cube.

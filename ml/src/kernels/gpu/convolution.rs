@@ -18,12 +18,10 @@
 //! Sums are of 32-bit numbers, in an order that does not depend on anything but the shapes.
 
 use burn::cubecl::{self, prelude::*};
-use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::overwrite::spread;
+use super::tensors::{like, spread};
 use crate::kernels::Convolution;
 
 /// Rows and columns of a tile of the product, and how much of the sum is done at a time.
@@ -584,9 +582,4 @@ pub(super) fn weight_gradient(
         );
     }
     output
-}
-
-/// A new tensor on the same device, its numbers not written yet.
-fn like(x: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
-    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape.into(), DType::F32)
 }

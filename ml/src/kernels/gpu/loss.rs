@@ -6,13 +6,12 @@
 
 use burn::backend::Cube;
 use burn::cubecl::{self, prelude::*};
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::convolution::{self, Geometry};
-use super::overwrite::cubes;
+use super::tensors::{cubes, like};
 use crate::kernels::Convolution;
 use crate::kernels::extension::Contrasted;
 
@@ -280,9 +279,4 @@ fn as_weights(rows: &CubeTensor) -> CubeTensor {
 fn shaped(tensor: &CubeTensor, shape: [usize; 4]) -> CubeTensor {
     let CubeTensor { client, device, handle, dtype, .. } = tensor.clone();
     CubeTensor::new_contiguous(client, device, Shape::from(shape), handle, dtype)
-}
-
-/// A new tensor on the same device, its numbers not written yet.
-fn like(x: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
-    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape.into(), DType::F32)
 }

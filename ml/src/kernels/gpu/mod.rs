@@ -1,6 +1,6 @@
 //! Kernels for GPUs, written once and compiled for each graphics interface when they first run.
 //!
-//! A small network leaves a GPU idle for most of a step: what takes the time is the launching of kernels, of which burn's operations need about a thousand
+//! A small network leaves a GPU idle for most of a step: what takes the time is the launching of kernels, of which burn's operations need many hundreds
 //! a step. The kernels here replace those of which there are many: [`normalisation`], the optimizer ([`adamw`]), running statistics, views ([`views`]); and
 //! [`convolution`]s, which take the most time of all; and the [`loss`]. The projection head's layers are convolutions of images of one pixel.
 //!
@@ -11,19 +11,18 @@ mod adamw;
 mod convolution;
 mod loss;
 mod normalisation;
-mod overwrite;
 pub(crate) mod recording;
+mod tensors;
 pub(crate) mod views;
 
 use burn::backend::Cube;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::AdamWConstants;
-use super::Convolution;
 use super::extension::{
     BatchNorm, Contrasted, Contrasting, ConvolutionKernels, Convolved, Convolving, InPlaceKernels,
     LossKernels, NormalisationKernels, Normalising, Summand,
 };
+use super::{AdamWConstants, Convolution};
 
 /// [`Convolved`] on a GPU.
 #[derive(Clone, Debug)]
@@ -143,7 +142,7 @@ impl InPlaceKernels for Cube {
     }
 
     fn overwrite(target: CubeTensor, source: CubeTensor) -> CubeTensor {
-        overwrite::copy(&target, source);
+        tensors::copy(&target, source);
         target
     }
 }

@@ -6,11 +6,10 @@
 
 use burn::backend::Cube;
 use burn::cubecl::{self, prelude::*};
-use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::tensors::like;
 use crate::kernels::extension::{BatchNorm, BatchNormGradients};
 
 /// Channels of a cube.
@@ -411,11 +410,6 @@ pub(super) fn move_towards(
         momentum,
         unbiased,
     );
-}
-
-/// A new tensor on the same device, its numbers not written yet.
-fn like(x: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
-    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape.into(), DType::F32)
 }
 
 /// A batch as rows of channels, and how it is dealt to cubes.

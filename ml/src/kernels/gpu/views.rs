@@ -2,12 +2,10 @@
 
 use burn::backend::Cube;
 use burn::cubecl::{self, prelude::*};
-use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::overwrite::cubes;
+use super::tensors::{cubes, like};
 use crate::kernels::extension::ViewKernels;
 use crate::kernels::{KNOTS, ViewForm};
 
@@ -152,9 +150,8 @@ impl ViewKernels for Cube {
         let [images, words_of_image] = words.meta.shape().dims();
         let length = image.iter().product::<usize>();
         let [channels, height, width] = image;
-        let shape = Shape::from([images, channels, height, width]);
-        let (client, device) = (words.client.clone(), words.device.clone());
-        let output = empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32);
+        let client = words.client.clone();
+        let output = like(&words, [images, channels, height, width]);
         unpack::launch(
             &client,
             cubes(images * length, UNITS),
@@ -175,9 +172,8 @@ impl ViewKernels for Cube {
         form: ViewForm,
     ) -> CubeTensor {
         let words_of_image = words.meta.shape()[1] as u32;
-        let shape = Shape::from([form.views, form.channels, form.side, form.side]);
-        let (client, device) = (words.client.clone(), words.device.clone());
-        let output = empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32);
+        let client = words.client.clone();
+        let output = like(&words, [form.views, form.channels, form.side, form.side]);
         draw::launch(
             &client,
             cubes(form.views * form.side * form.side, UNITS),

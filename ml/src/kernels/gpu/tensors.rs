@@ -1,7 +1,9 @@
-//! Copies into memory that is there already.
+//! New tensors, copies into those that are there already, and how numbers are dealt to cubes.
 
 use burn::cubecl::{self, prelude::*};
+use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 /// Units of a cube.
@@ -30,6 +32,11 @@ pub(super) fn copy(target: &CubeTensor, source: CubeTensor) {
         target.clone().into_buffer_arg(),
         into_contiguous(source).into_buffer_arg(),
     );
+}
+
+/// A new tensor on the same device, its numbers not written yet.
+pub(super) fn like(x: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
+    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape.into(), DType::F32)
 }
 
 /// Cubes of so many units for so many numbers.
