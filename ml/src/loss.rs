@@ -152,7 +152,7 @@ pub(crate) fn contrastive(
     positives: &Positives,
     temperature: f64,
 ) -> Tensor<1> {
-    if !is_on_cpu(&projections) {
+    if !is_on_cpu(&projections.device()) {
         let (shares, excluded) = (positives.shares.clone(), positives.excluded.clone());
         return contrastive_loss(projections, shares, excluded, temperature);
     }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::encoder::residual::{ParameterVisitor, Role};
-use crate::kernels::{AdamWConstants, AdamWStep, Moved, adamw, adamw_in_place, overwrite};
+use crate::kernels::{
+    AdamWConstants, AdamWStep, Moved, adamw, adamw_in_place, is_on_cpu, overwrite,
+};
 use crate::weights::Weights;
 
 const BETA_1: f64 = 0.9;
@@ -36,8 +38,7 @@ pub(crate) struct AdamW {
 impl AdamW {
     /// For parameters on this device.
     pub(crate) fn new(weight_decay: f64, device: &Device) -> Self {
-        let on_cpu = device.clone().without_autodiff() == Device::flex();
-        let numbers = (!on_cpu).then(|| Tensor::zeros([3], device));
+        let numbers = (!is_on_cpu(device)).then(|| Tensor::zeros([3], device));
         Self { weight_decay, steps: 0, rate: 0.0, numbers, moments: BTreeMap::new() }
     }
 

@@ -338,16 +338,16 @@ impl<'a> Training<'a> {
         let step = u64::from(epoch - 1) * self.recipe.steps_per_epoch as u64 + done as u64;
         self.optimizer.begin(self.schedule.rate(step));
         let loss = match &self.recorded {
-            Some(recorded) => recorded.run(views, self.positives_of(batch))?,
+            Some(recorded) => {
+                let changed = self.views.is_none().then(|| self.positives(batch));
+                recorded.run(views, changed)?
+            }
             None if self.can_be_recorded(step) => {
                 let (recorded, loss) = self.record(batch, views, step)?;
                 self.recorded = Some(recorded);
                 loss
             }
-            None => {
-                let positives = self.positives_of(batch).or(self.views.clone());
-                self.learn(&positives.expect("views or targets"), views, step)
-            }
+            None => self.learn(&self.positives(batch), views, step),
         };
         self.steps_run += 1;
         if self.steps_run == 1 {
@@ -358,14 +358,14 @@ impl<'a> Training<'a> {
         Ok(loss)
     }
 
-    /// What belongs together in a batch, if targets say so.
-    fn positives_of(&self, batch: &[usize]) -> Option<Positives> {
-        if self.views.is_some() {
-            return None;
+    /// What belongs together in a batch: views of an image, unless targets say it.
+    fn positives(&self, batch: &[usize]) -> Positives {
+        if let Some(views) = &self.views {
+            return views.clone();
         }
         let targets = self.targets.unwrap_or_default();
         let targets: Vec<_> = batch.iter().map(|&image| targets[image]).collect();
-        Some(Positives::targets(&targets, &self.device.autodiff()))
+        Positives::targets(&targets, &self.device.autodiff())
     }
 
     /// Moves the weights down the gradient of a batch's loss, which it gives. On a GPU it uploads nothing and reads nothing, so that it can be recorded.
@@ -396,8 +396,7 @@ impl<'a> Training<'a> {
     ) -> Result<(RecordedStep, Tensor<1>), MlError> {
         let input = Tensor::zeros(views.dims(), self.device.inner());
         overwrite(&input, views);
-        let positives = self.positives_of(batch).or(self.views.clone());
-        let positives = positives.expect("views or targets");
+        let positives = self.positives(batch);
         let (recording, [loss, recorded]) =
             Recording::of(&input, || self.learn(&positives, input.clone(), step))
                 .map_err(|reason| MlError::Device { reason })?;

@@ -6,9 +6,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::residual::{mean_of_positions, pool};
+use super::residual::pool;
 use super::{Architecture, NORM_EPSILON, Scale, UnitPlan};
-use crate::kernels::{Activation, channels_last, conv2d_folded};
+use crate::kernels::{Activation, channels_last, conv2d_folded, global_average_pool};
 use crate::weights::Weights;
 
 /// A convolution with the bias that its normalisation has become.
@@ -108,6 +108,6 @@ impl FoldedEncoder {
             };
             x = block.second.forward(y, Some(x_kept), Activation::Relu);
         }
-        mean_of_positions(x)
+        global_average_pool(x)
     }
 }

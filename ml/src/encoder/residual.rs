@@ -9,7 +9,9 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 
 use super::{Architecture, NORM_EPSILON, Scale, UnitPlan};
-use crate::kernels::{Activation, batch_norm, channels_last, conv2d, move_statistics};
+use crate::kernels::{
+    Activation, batch_norm, channels_last, conv2d, global_average_pool, move_statistics,
+};
 use crate::weights::Weights;
 
 /// How far running statistics move towards a batch's, after the first steps.
@@ -155,7 +157,7 @@ impl ResidualEncoder {
         for block in &mut self.blocks {
             x = block.forward(x, momentum);
         }
-        mean_of_positions(x)
+        global_average_pool(x)
     }
 
     /// Shows every array to a visitor.
@@ -175,10 +177,4 @@ impl ResidualEncoder {
 pub(super) fn pool(x: Tensor<4>) -> Tensor<4> {
     let options = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
     channels_last(max_pool2d(x.permute([0, 3, 1, 2]), options))
-}
-
-/// `[batch, height, width, channels]` to `[batch, channels]`.
-pub(super) fn mean_of_positions(x: Tensor<4>) -> Tensor<2> {
-    let [batch, height, width, channels] = x.dims();
-    x.reshape([batch, height * width, channels]).mean_dim(1).reshape([batch, channels])
 }

@@ -238,26 +238,18 @@ pub fn fold_batch_norm(
     (weight * scale.reshape([out_channels, 1, 1, 1]), bias)
 }
 
-/// The products of every row of `x [rows, length]` with every row of `y [others, length]`: `[rows, others]`.
-///
-/// On a GPU they are a convolution of images of one pixel, which has nothing to tune: burn's product of matrices tries its kernels for every new shape.
-pub(crate) fn products_of_rows(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
-    if is_on_cpu(&x) {
-        return x.matmul(y.transpose());
-    }
-    let ([rows, length], [others, _]) = (x.dims(), y.dims());
-    let pixel = Convolution { stride: [1, 1], padding: [0, 0] };
-    let (x, y) = (x.reshape([rows, 1, 1, length]), y.reshape([others, length, 1, 1]));
-    conv2d(x, y, pixel).reshape([rows, others])
-}
-
 /// A linear layer: `x [rows, inputs]`, `weight [inputs, outputs]` and `bias [outputs]` to `[rows, outputs]`.
+///
+/// On a GPU it is a convolution of images of one pixel, which has nothing to tune: burn's product of matrices tries its kernels for every new shape.
 pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    if is_on_cpu(&x) {
+    if is_on_cpu(&x.device()) {
         return burn::tensor::module::linear(x, weight, Some(bias));
     }
-    let [outputs] = bias.dims();
-    products_of_rows(x, weight.transpose()) + bias.reshape([1, outputs])
+    let ([rows, inputs], [outputs]) = (x.dims(), bias.dims());
+    let pixel = Convolution { stride: [1, 1], padding: [0, 0] };
+    let x = x.reshape([rows, 1, 1, inputs]);
+    let weight = weight.transpose().reshape([outputs, inputs, 1, 1]);
+    conv2d(x, weight, pixel).reshape([rows, outputs]) + bias.reshape([1, outputs])
 }
 
 /// The mean of each channel over the image: `[batch, height, width, channels]` to `[batch, channels]`.
@@ -325,7 +317,7 @@ pub(crate) fn move_statistics(
     let count = (batch_size * height * width) as f64;
     let unbiased = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
     let [batch_mean, batch_variance] = [&batch.mean, &batch.variance].map(|of| of.clone().inner());
-    if is_on_cpu(mean) {
+    if is_on_cpu(&mean.device()) {
         let towards = |running: &Tensor<1>, batch: Tensor<1>| {
             running.clone().mul_scalar(1.0 - momentum) + batch.mul_scalar(momentum)
         };
@@ -415,7 +407,7 @@ pub(crate) fn overwrite<const D: usize>(target: &Tensor<D>, source: Tensor<D>) {
     drop(<Dispatch as InPlaceKernels>::overwrite(target, source.into_dispatch()));
 }
 
-/// Whether the CPU has it: what is not on the CPU is on a GPU.
-pub(crate) fn is_on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
-    x.device().without_autodiff() == Device::flex()
+/// Whether a device is the CPU; what is not is a GPU.
+pub(crate) fn is_on_cpu(device: &Device) -> bool {
+    device.clone().without_autodiff() == Device::flex()
 }
