@@ -49,6 +49,8 @@ pub struct Settings {
     pub trust_loopback: bool,
     /// `auto`, `cpu`, `wgpu` or `wgpu:N`.
     pub device: String,
+    /// `auto` or `full`.
+    pub precision: &'static str,
     /// Cache of the key-value store.
     pub sled_cache_bytes: u64,
     /// Decoded columns kept.
@@ -351,6 +353,7 @@ impl<'a> Given<'a> {
             users,
             trust_loopback,
             device: self.parsed("device", value::device)?,
+            precision: self.parsed("precision", |text| value::choice(text, &["auto", "full"]))?,
             sled_cache_bytes: self.count("sled_cache_bytes")?,
             column_cache_bytes: self.count("column_cache_bytes")?,
             model_cache_bytes: self.count("model_cache_bytes")?,

@@ -388,6 +388,15 @@ pub const SETTINGS: &[Setting] = &[
         help: "What trains and embeds: auto (a GPU if there is one), cpu, wgpu, wgpu:N (the GPU of that number)",
     },
     Setting {
+        key: "precision",
+        flag: "precision",
+        group: Group::Device,
+        kind: Kind::Choice(&["auto", "full"]),
+        default: Some("auto"),
+        value_name: "PRECISION",
+        help: "What a GPU keeps while it trains: auto (16-bit numbers if it has them) or full (32-bit numbers)",
+    },
+    Setting {
         key: "log_filter",
         flag: "log-filter",
         group: Group::Log,

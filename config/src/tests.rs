@@ -58,7 +58,7 @@ fn the_defaults_are_safe_and_small() {
     assert_eq!((settings.training_memory_bytes, settings.max_training_bytes), (2 << 30, 256 << 30));
     assert_eq!(settings.max_model_file_bytes, 512 << 20);
     assert_eq!((settings.pretrained_resnet18.as_deref(), settings.finished_jobs), (None, 1000));
-    assert_eq!(settings.device, "auto");
+    assert_eq!((settings.device.as_str(), settings.precision), ("auto", "auto"));
     assert_eq!((settings.log.filter.as_str(), settings.log.format), ("info", LogFormat::Text));
     assert!(settings.warnings.is_empty());
     assert!(settings.reported().iter().all(|reported| reported.source == Source::Default));
@@ -129,6 +129,7 @@ fn every_setting_can_be_set_by_flag_variable_and_file() {
         ("pretrained_resnet18", &some_file),
         ("finished_jobs", "8"),
         ("device", "cpu"),
+        ("precision", "full"),
         ("log_filter", "debug"),
         ("log_format", "json"),
     ]);
@@ -301,6 +302,7 @@ fn wrong_values_name_setting_value_and_source() {
         ),
         (vec!["--listen", "5432"], vec![], vec!["listen", "5432", "port"]),
         (vec!["--device", "gpu"], vec![], vec!["device", "gpu", "wgpu:N"]),
+        (vec!["--precision", "half"], vec![], vec!["precision", "auto or full"]),
         (vec!["--log-format", "xml"], vec![], vec!["log_format", "text or json"]),
         (
             vec!["--data-root", "/no/such/folder"],

@@ -9,6 +9,7 @@
 //! | `THANOSQL_BENCH_TEST` | test images | 10000 |
 //! | `THANOSQL_BENCH_EPOCHS` | epochs | 5 |
 //! | `THANOSQL_BENCH_DEVICE` | `cpu`, `wgpu`, `auto` | cpu |
+//! | `THANOSQL_BENCH_PRECISION` | `auto` (half on a GPU that has it), `full` | auto |
 //! | `THANOSQL_BENCH_TUNING` | a folder in which a GPU keeps how its kernels were tuned | of burn's choice |
 //! | `THANOSQL_BENCH_SEED` | seed | 0 |
 //! | `THANOSQL_BENCH_BATCH`, `_LR`, `_TEMPERATURE`, `_LOSS`, `_DECAY`, `_WARMUP`, `_ENCODER`, `_VIEWS` | options of the training | the recipe's |
@@ -79,7 +80,8 @@ fn main() -> Result<()> {
         keep_tuning_in(Path::new(&folder));
     }
     let device =
-        ComputeDevice::open(option("THANOSQL_BENCH_DEVICE")?.unwrap_or(DeviceChoice::Cpu))?;
+        ComputeDevice::open(option("THANOSQL_BENCH_DEVICE")?.unwrap_or(DeviceChoice::Cpu))?
+            .with_precision(option("THANOSQL_BENCH_PRECISION")?.unwrap_or_default());
     let (training, test, origin) = match env::var_os("THANOSQL_MNIST") {
         Some(folder) => {
             let folder = Path::new(&folder);
@@ -98,10 +100,11 @@ fn main() -> Result<()> {
         None => (drawn(train_count, 1), drawn(test_count, 2), "drawn digits"),
     };
     println!(
-        "{origin}: {} training and {} test images, on {}",
+        "{origin}: {} training and {} test images, on {}, {:?} precision",
         training.images.len(),
         test.images.len(),
-        device.name()
+        device.name(),
+        device.precision()
     );
     println!("raw pixels: 5-NN {:.2} %", 100.0 * raw_accuracy(&training, &test));
 
@@ -177,6 +180,9 @@ fn measure(
     let seen = recipe("batch_size") * recipe("steps_per_epoch") * counted.len() as f64;
     let epoch = seen / seconds.max(1e-9);
     println!("whole epoch: {epoch:.0} images/s");
+    if let Some(memory) = device.memory() {
+        println!("memory of the GPU: {} MiB", memory.bytes_reserved >> 20);
+    }
 
     let began = Instant::now();
     let train_vectors = embed(&trained.model, &training.images)?;

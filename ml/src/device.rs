@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 use burn::cubecl::environment;
 use burn::tensor::wgpu::wgpu;
-use burn::tensor::{Device, DeviceKind};
+use burn::tensor::{DType, Device, DeviceKind};
 
 use crate::error::MlError;
 
@@ -66,12 +66,66 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// How a training keeps what lies between the layers of its encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// As 32-bit numbers.
+    Full,
+    /// As 16-bit numbers. All arithmetic, the weights and what is after the encoder have 32 bits.
+    Half,
+}
+
+/// Which precision to train in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrecisionChoice {
+    /// Half on a GPU whose shaders have 16-bit numbers, full otherwise.
+    #[default]
+    Auto,
+    /// Full everywhere.
+    Full,
+}
+
+impl fmt::Display for PrecisionChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Full => "full",
+        })
+    }
+}
+
+impl FromStr for PrecisionChoice {
+    type Err = MlError;
+
+    fn from_str(text: &str) -> Result<Self, MlError> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "full" => Ok(Self::Full),
+            _ => Err(MlError::UnknownName {
+                kind: "precision",
+                name: text.to_owned(),
+                known: "auto, full".to_owned(),
+            }),
+        }
+    }
+}
+
+/// What this process has of a GPU's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In use at the moment.
+    pub bytes_in_use: u64,
+    /// The same with what is kept for later use: about the most that was in use at a time.
+    pub bytes_reserved: u64,
+}
+
 /// An opened device. Cloning it does not open it again.
 #[derive(Clone, Debug)]
 pub struct ComputeDevice {
     device: Device,
     name: String,
     cpu: bool,
+    precision: Precision,
 }
 
 impl ComputeDevice {
@@ -111,7 +165,12 @@ impl ComputeDevice {
 
     /// The CPU of this machine. Always there.
     pub fn cpu() -> Self {
-        Self { device: Device::flex(), name: "cpu".to_owned(), cpu: true }
+        Self {
+            device: Device::flex(),
+            name: "cpu".to_owned(),
+            cpu: true,
+            precision: Precision::Full,
+        }
     }
 
     /// What the device calls itself: "cpu", or the adapter's name.
@@ -122,6 +181,28 @@ impl ComputeDevice {
     /// Whether this is the CPU itself and not a graphics adapter.
     pub fn is_cpu(&self) -> bool {
         self.cpu
+    }
+
+    /// What trainings use: half precision on a GPU that has it.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The same device, for trainings in the precision that was chosen.
+    #[must_use]
+    pub fn with_precision(self, choice: PrecisionChoice) -> Self {
+        match choice {
+            PrecisionChoice::Auto => self,
+            PrecisionChoice::Full => Self { precision: Precision::Full, ..self },
+        }
+    }
+
+    /// Memory of a GPU; `None` for the CPU, whose memory is the process's.
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        self.device.memory_pool_usage().map(|usage| DeviceMemory {
+            bytes_in_use: usage.bytes_in_use,
+            bytes_reserved: usage.bytes_reserved,
+        })
     }
 
     /// The device for inference and data.
@@ -166,7 +247,11 @@ impl Adapter {
             opened.push(self.kind.clone());
             device
         };
-        Ok(ComputeDevice { device, name: self.name.clone(), cpu: false })
+        let precision = match device.supports_dtype(DType::F16) {
+            true => Precision::Half,
+            false => Precision::Full,
+        };
+        Ok(ComputeDevice { device, name: self.name.clone(), cpu: false, precision })
     }
 }
 
@@ -238,6 +323,15 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn precisions_parse_and_print() {
+        for choice in [PrecisionChoice::Auto, PrecisionChoice::Full] {
+            assert_eq!(choice.to_string().parse::<PrecisionChoice>().unwrap(), choice);
+        }
+        let error = "half".parse::<PrecisionChoice>().unwrap_err();
+        assert!(matches!(error, MlError::UnknownName { kind: "precision", .. }), "{error}");
     }
 
     #[test]

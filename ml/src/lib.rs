@@ -45,7 +45,9 @@ pub mod train;
 pub mod views;
 mod weights;
 
-pub use device::{ComputeDevice, DeviceChoice, keep_tuning_in};
+pub use device::{
+    ComputeDevice, DeviceChoice, DeviceMemory, Precision, PrecisionChoice, keep_tuning_in,
+};
 pub use encoder::EncoderChoice;
 pub use epoch_quality::EpochQuality;
 pub use error::MlError;

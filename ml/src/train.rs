@@ -203,7 +203,8 @@ pub fn train(
     let recipe = Recipe::resolve(images.len(), images.spec(), options, start)?;
     let description = serde_json::to_value(&recipe)
         .map_err(|error| MlError::InvalidModel { reason: error.to_string() })?;
-    tracing::debug!(recipe = %description, device = device.name(), "training starts");
+    let (name, precision) = (device.name(), device.precision());
+    tracing::debug!(recipe = %description, device = name, ?precision, "training starts");
 
     let data = digest(images, targets, &mut || observer.on_hashing() == Flow::Stop)?;
     let mut training = Training::new(images, targets, data, recipe, resume, start, device)?;
@@ -282,7 +283,12 @@ impl<'a> Training<'a> {
                 .then(|| Positives::views(recipe.batch_size, recipe.loss, &device.autodiff())),
             examiner: Examiner::new(&recipe, targets),
             data,
-            encoder: ResidualEncoder::new(&recipe.encoder, &weights, device.inner()),
+            encoder: ResidualEncoder::new(
+                &recipe.encoder,
+                &weights,
+                device.inner(),
+                device.precision(),
+            ),
             head: ProjectionHead::new(&weights, device.inner()),
             optimizer,
             recorded: None,
@@ -589,6 +595,7 @@ impl ParameterVisitor for Export {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::device::PrecisionChoice;
     use crate::encoder::{Architecture, Normalization, Stage, Stem};
     use crate::images::{Color, ImageSet, InputSpec};
 
@@ -742,12 +749,14 @@ pub(crate) mod tests {
         let weights = architecture.initial_weights(3);
         let start = Model::new(photographs, architecture, weights, &gpu);
         let steps = STEPS_OF_CHANGING_MOMENTUM as usize + 4;
-        for (start, supervised) in [(None, false), (Some(&start), true)] {
-            let [recorded, launched] = [true, false].map(|is_recorded| {
-                let weights = weights_after(steps, is_recorded, start, supervised, &gpu);
-                weights.to_safetensors("test", String::new()).unwrap()
-            });
-            assert!(recorded == launched, "the weights differ, supervised: {supervised}");
+        for gpu in [gpu.clone(), gpu.with_precision(PrecisionChoice::Full)] {
+            for (start, supervised) in [(None, false), (Some(&start), true)] {
+                let [recorded, launched] = [true, false].map(|is_recorded| {
+                    let weights = weights_after(steps, is_recorded, start, supervised, &gpu);
+                    weights.to_safetensors("test", String::new()).unwrap()
+                });
+                assert!(recorded == launched, "the weights differ, supervised: {supervised}");
+            }
         }
     }
 }

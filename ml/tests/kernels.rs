@@ -5,10 +5,10 @@
 use burn::tensor::activation::relu;
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
+use burn::tensor::{DType, Device, DeviceKind, Tensor, TensorData};
 use thanosql_ml::kernels::{
-    Activation, Convolution, batch_norm, channels_last, conv2d, conv2d_folded, fold_batch_norm,
-    global_average_pool,
+    Activation, Convolution, HALF_GRADIENT_SCALE, batch_norm, channels_last, conv2d, conv2d_folded,
+    fold_batch_norm, global_average_pool, half_precision,
 };
 
 use thanosql_ml::{ComputeDevice, DeviceChoice};
@@ -26,6 +26,12 @@ fn devices() -> Vec<Device> {
         }
     }
     devices
+}
+
+/// Those whose kernels know half precision.
+fn devices_with_half() -> impl Iterator<Item = Device> {
+    let gpus = devices().into_iter().filter(|device| *device != Device::flex());
+    gpus.filter(|device| device.supports_dtype(DType::F16))
 }
 
 /// Numbers between -0.5 and 0.5 that look random, the same for the same seed.
@@ -432,6 +438,86 @@ fn frozen_inputs_get_no_gradient_and_the_others_do() {
         assert!(gamma.grad(&gradients).is_none());
         assert!(weight.grad(&gradients).is_some());
         assert!(beta.grad(&gradients).is_some());
+    }
+}
+
+/// The length of the difference, relative to that of what is expected.
+fn error<const D: usize>(actual: &Tensor<D>, expected: &Tensor<D>) -> f64 {
+    assert_eq!(actual.dims(), expected.dims());
+    let length = |values: &mut dyn Iterator<Item = f64>| {
+        values.map(|value| value * value).sum::<f64>().sqrt()
+    };
+    let expected = values(expected).into_iter().map(f64::from);
+    let differences = values(actual).into_iter().map(f64::from).zip(expected.clone());
+    length(&mut differences.map(|(a, e)| a - e)) / length(&mut expected.into_iter())
+}
+
+/// Means of a convolution that is normalised, and the gradients of the image, the weights, gamma and beta where the means' is `direction` times `size`.
+fn learn(
+    (batch, [inputs, outputs], [height, width], kernel, stride, padding): Shape,
+    activation: Activation,
+    size: f32,
+    in_half: bool,
+    device: &Device,
+) -> (Tensor<2>, [Tensor<4>; 2], [Tensor<1>; 2]) {
+    let device = &device.clone().autodiff();
+    // Numbers that 16 bits hold.
+    let x = numbers(batch * height * width * inputs, 1);
+    let x = x.into_iter().map(|value| (value * 1024.0).round() / 1024.0).collect::<Vec<_>>();
+    let x = TensorData::new(x, [batch, height, width, inputs]);
+    let x = Tensor::<4>::from_data(x, device).require_grad();
+    let weight = tensor([outputs, inputs, kernel, kernel], 2, device).require_grad();
+    let gamma = (tensor([outputs], 3, device) + 1.0).require_grad();
+    let beta = tensor([outputs], 4, device).require_grad();
+    let kept = if in_half { half_precision(x.clone()) } else { x.clone() };
+    let options = Convolution { stride: [stride; 2], padding: [padding; 2] };
+    let y = conv2d(kept, weight.clone(), options);
+    let (gammas, betas) = (gamma.clone(), beta.clone());
+    let y = batch_norm(y.clone(), gammas, betas, EPSILON, Some(y), activation);
+    let means = global_average_pool(y.output);
+    let direction = tensor(means.dims(), 5, device).mul_scalar(size);
+    let gradients = (means.clone() * direction).sum().backward();
+    let x_gradient = x.grad(&gradients).expect("a leaf has a gradient");
+    let x_gradient = match in_half {
+        true => x_gradient.div_scalar(HALF_GRADIENT_SCALE),
+        false => x_gradient,
+    };
+    let weight = weight.grad(&gradients).expect("a leaf has a gradient");
+    let rest = [gamma, beta].map(|tensor| tensor.grad(&gradients).expect("a leaf has a gradient"));
+    (means, [x_gradient, weight], rest)
+}
+
+#[test]
+fn half_precision_agrees_with_full() {
+    for device in devices_with_half() {
+        // The mean of a single image is its shift, whatever was normalised.
+        for shape in SHAPES.into_iter().filter(|shape| shape.0 > 1) {
+            // What rounding makes a ReLU let through or hold back is an error of its own. The second size would be lost in 16 bits.
+            for (activation, size, tolerance) in [
+                (Activation::None, 1.0, 3e-3),
+                (Activation::None, 1e-5, 3e-3),
+                (Activation::Relu, 1.0, 3e-2),
+            ] {
+                let full = learn(shape, activation, size, false, &Device::flex());
+                let half = learn(shape, activation, size, true, &device);
+                assert!(error(&half.0, &full.0) < 1e-3);
+                let errors = half.1.iter().zip(&full.1).map(|(half, full)| error(half, full));
+                let others = half.2.iter().zip(&full.2).map(|(half, full)| error(half, full));
+                for error in errors.chain(others) {
+                    assert!(error < tolerance, "{shape:?}, {activation:?}, {size}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_too_large_for_half_precision_are_cut_off() {
+    for device in devices_with_half() {
+        let (_, images_and_weights, rest) = learn(SHAPES[0], Activation::Relu, 1e9, true, &device);
+        let rest = rest.iter().flat_map(values);
+        let all = images_and_weights.iter().flat_map(values).chain(rest);
+        assert!(all.into_iter().all(f32::is_finite));
     }
 }
 

@@ -10,8 +10,8 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use thanosql_config::{Settings, UserSecret};
-use thanosql_ml::DeviceChoice;
 use thanosql_ml::images::ImageLimits;
+use thanosql_ml::{DeviceChoice, PrecisionChoice};
 use thanosql_protocol::{
     Backend, ClientIdentity, ProtocolError, ProtocolOptions, Secret, Session, SqlError, TlsFiles,
     User,
@@ -124,12 +124,17 @@ impl Server {
         let device = settings.device.parse::<DeviceChoice>().map_err(|error| {
             ServerError::Device { value: settings.device.clone(), reason: error.to_string() }
         })?;
+        let precision = match settings.precision {
+            "full" => PrecisionChoice::Full,
+            _ => PrecisionChoice::Auto,
+        };
         let files = FileAccess::new(&roots)?;
         thanosql_ml::keep_tuning_in(&settings.store.join(TUNING_FOLDER));
         let learning = Learning::start(
             store.clone(),
             LearningOptions {
                 device,
+                precision,
                 limits: ImageLimits {
                     max_bytes: settings.max_image_bytes,
                     max_pixels: settings.max_image_pixels,

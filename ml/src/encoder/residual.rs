@@ -9,8 +9,10 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 
 use super::{Architecture, NORM_EPSILON, Scale, UnitPlan};
+use crate::device::Precision;
 use crate::kernels::{
-    Activation, batch_norm, channels_last, conv2d, global_average_pool, move_statistics,
+    Activation, batch_norm, channels_last, conv2d, global_average_pool, half_precision,
+    move_statistics,
 };
 use crate::weights::Weights;
 
@@ -114,6 +116,7 @@ impl Block {
 /// The network while it learns.
 #[derive(Debug)]
 pub(crate) struct ResidualEncoder {
+    precision: Precision,
     normalization: Option<Scale>,
     stem: Unit,
     max_pool: bool,
@@ -122,9 +125,15 @@ pub(crate) struct ResidualEncoder {
 
 impl ResidualEncoder {
     /// Builds it from weights that hold all of [`Architecture::parameters`].
-    pub(crate) fn new(architecture: &Architecture, weights: &Weights, device: &Device) -> Self {
+    pub(crate) fn new(
+        architecture: &Architecture,
+        weights: &Weights,
+        device: &Device,
+        precision: Precision,
+    ) -> Self {
         let unit = |plan| Unit::new(plan, weights, device);
         Self {
+            precision,
             normalization: architecture
                 .normalization
                 .map(|scale| scale.on(&device.clone().autodiff())),
@@ -150,7 +159,11 @@ impl ResidualEncoder {
             Some(normalization) => normalization.apply(images),
             None => images,
         };
-        let mut x = self.stem.forward(channels_last(images), None, Activation::Relu, momentum);
+        let images = match self.precision {
+            Precision::Full => channels_last(images),
+            Precision::Half => half_precision(channels_last(images)),
+        };
+        let mut x = self.stem.forward(images, None, Activation::Relu, momentum);
         if self.max_pool {
             x = pool(x);
         }

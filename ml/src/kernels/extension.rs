@@ -1,7 +1,7 @@
 //! The kernels as operations of burn: on `Flex` they run, on `Autodiff<Flex>` they record how to go back. What [`gpu`](super::gpu) has
 //! kernels for is an operation there as well.
 //!
-//! Tensors are `f32` and channels-last; the public functions of [`kernels`](super) see to that. A tensor that is a view with other
+//! Tensors are `f32`, on a GPU also `f16` for images, and channels-last; the public functions of [`kernels`](super) see to that. A tensor that is a view with other
 //! strides is copied into order first.
 
 use std::fmt::Debug;
@@ -291,8 +291,14 @@ pub(super) trait LossKernels: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// A contrastive loss that was found, and what its backward pass needs.
-pub(super) trait Contrasted<B: Backend>: Clone + Debug + Send + 'static {
+/// An operation on one tensor that was done, and what its backward pass needs.
+pub(super) trait WayBack<B: Backend>: Clone + Debug + Send + 'static {
+    /// The gradient of what it was done to.
+    fn backward(self, gradient: FloatTensor<B>) -> FloatTensor<B>;
+}
+
+/// A contrastive loss that was found.
+pub(super) trait Contrasted<B: Backend>: WayBack<B> {
     /// Also gives the loss.
     fn forward(
         projections: FloatTensor<B>,
@@ -300,9 +306,6 @@ pub(super) trait Contrasted<B: Backend>: Clone + Debug + Send + 'static {
         excluded: FloatTensor<B>,
         temperature: f32,
     ) -> (Self, FloatTensor<B>);
-
-    /// The gradient of the projections.
-    fn backward(self, gradient: FloatTensor<B>) -> FloatTensor<B>;
 }
 
 /// A backend that has a contrastive loss of its own.
@@ -324,24 +327,55 @@ impl<B: Contrasting, C: CheckpointStrategy> LossKernels for Autodiff<B, C> {
             excluded.into_primitive(),
             temperature,
         );
-        match ContrastiveBackward::<B>(PhantomData).prepare::<C>(nodes).compute_bound().stateful() {
+        let step = BackwardOfOne::<B, B::Contrasted>(PhantomData);
+        match step.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(done, loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),
         }
     }
 }
 
-/// The way back through a contrastive loss.
-#[derive(Debug)]
-struct ContrastiveBackward<B>(PhantomData<B>);
+/// The mean of images.
+#[backend_extension(Autodiff, Cube)]
+pub(super) trait PoolingKernels: Backend {
+    /// `x [batch, height, width, channels]` to `[batch, channels]`.
+    fn average_places(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
 
-impl<B: Contrasting> Backward<B, 1> for ContrastiveBackward<B> {
-    type State = B::Contrasted;
+/// A mean that was found.
+pub(super) trait Averaged<B: Backend>: WayBack<B> {
+    /// Also gives the means.
+    fn forward(x: FloatTensor<B>) -> (Self, FloatTensor<B>);
+}
+
+/// A backend that has a mean of images of its own.
+pub(super) trait Averaging: Backend {
+    type Averaged: Averaged<Self>;
+}
+
+impl<B: Averaging, C: CheckpointStrategy> PoolingKernels for Autodiff<B, C> {
+    fn average_places(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node()];
+        let (done, means) = B::Averaged::forward(x.into_primitive());
+        let step = BackwardOfOne::<B, B::Averaged>(PhantomData);
+        match step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(done, means),
+            OpsKind::UnTracked(prep) => prep.finish(means),
+        }
+    }
+}
+
+/// The way back through an operation on one tensor.
+#[derive(Debug)]
+struct BackwardOfOne<B, S>(PhantomData<(B, S)>);
+
+impl<B: Backend, S: WayBack<B>> Backward<B, 1> for BackwardOfOne<B, S> {
+    type State = S;
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
-        let [projections] = ops.parents.map(|parent| parent.map(|node| node.id));
-        register::<B>(gradients, [(projections, ops.state.backward(gradient))]);
+        let [parent] = ops.parents.map(|parent| parent.map(|node| node.id));
+        register::<B>(gradients, [(parent, ops.state.backward(gradient))]);
     }
 }
 

@@ -5,6 +5,9 @@
 //! convolutions of small images are slow. These operations replace burn's where that pays, on `f32` tensors with or without autodiff, and have their own backward
 //! passes: on the `Flex` backend by the kernels of this module, on a GPU by those of [`gpu`].
 //!
+//! On a GPU images may be `f16` as well ([`half_precision`]): weights and statistics stay `f32`, and so do sums. Gradients of such images are [`HALF_GRADIENT_SCALE`] times as
+//! large as they are, from [`global_average_pool`], which gives `f32`, back to the first of them; gradients of parameters are what they are.
+//!
 //! Images are **channels-last**, `[batch, height, width, channels]`: all channels of a pixel lie together, so that a window is a
 //! few runs of memory, every elementwise pass has the channels in vector lanes, and residual sums are plain sums. [`channels_last`]
 //! turns a batch of `[batch, channels, height, width]` round, once, before the first layer. Weights keep burn's layout,
@@ -47,11 +50,14 @@ mod simd;
 mod winograd;
 
 use burn::backend::Dispatch;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use extension::{
     ConvolutionKernels, InPlaceKernels, LossKernels, NormalisationKernels, OptimizerKernels,
-    Summand, ViewKernels,
+    PoolingKernels, Summand, ViewKernels,
 };
+
+/// What gradients between layers that have 16-bit numbers are multiplied by.
+pub const HALF_GRADIENT_SCALE: f32 = 4_096.0;
 
 /// Knots along a side of a view's bend; the outermost two lie outside.
 pub(crate) const KNOTS: usize = 7;
@@ -135,6 +141,11 @@ pub fn release_buffers() {
 pub fn channels_last(x: Tensor<4>) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
     if channels == 1 { x.reshape([batch, height, width, 1]) } else { x.permute([0, 2, 3, 1]) }
+}
+
+/// Images as 16-bit numbers, for a GPU whose shaders have them.
+pub fn half_precision(x: Tensor<4>) -> Tensor<4> {
+    x.cast(DType::F16)
 }
 
 /// Convolution without a bias.
@@ -255,6 +266,10 @@ pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor
 /// The mean of each channel over the image: `[batch, height, width, channels]` to `[batch, channels]`.
 pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
     let [batch, height, width, channels] = x.dims();
+    if !is_on_cpu(&x.device()) {
+        let means = <Dispatch as PoolingKernels>::average_places(x.into_dispatch());
+        return Tensor::from_dispatch(means);
+    }
     x.reshape([batch, height * width, channels]).mean_dim(1).reshape([batch, channels])
 }
 

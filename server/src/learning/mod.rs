@@ -31,7 +31,9 @@ use std::thread::JoinHandle;
 
 use futures::{StreamExt, TryStreamExt};
 use thanosql_ml::images::{ImageFailure, ImageLimits, ImageSource, load_images};
-use thanosql_ml::{Color, ComputeDevice, DeviceChoice, Model, TrainOptions, ViewRecipe};
+use thanosql_ml::{
+    Color, ComputeDevice, DeviceChoice, Model, PrecisionChoice, TrainOptions, ViewRecipe,
+};
 use thanosql_protocol::{SqlError, SqlState};
 use thanosql_storage::{ModelEntry, Store};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +65,8 @@ const PIECES_AHEAD: usize = 2;
 pub struct LearningOptions {
     /// The device of jobs that name none, and of embedding.
     pub device: DeviceChoice,
+    /// The precision of trainings.
+    pub precision: PrecisionChoice,
     /// What an image may cost.
     pub limits: ImageLimits,
     /// Loaded models and training rows in memory, in bytes.
@@ -91,6 +95,7 @@ impl Default for LearningOptions {
     fn default() -> Self {
         LearningOptions {
             device: DeviceChoice::Auto,
+            precision: PrecisionChoice::Auto,
             limits: ImageLimits::default(),
             model_cache_bytes: 512 * 1024 * 1024,
             embed_batch: 256,
@@ -634,6 +639,7 @@ impl Learning {
             return Ok(Arc::clone(worker));
         }
         let device = ComputeDevice::open(choice).map_err(ml_error)?;
+        let device = device.with_precision(self.shared.options.precision);
         let same = workers
             .iter()
             .find(|(_, worker)| worker.device().name() == device.name())
@@ -641,7 +647,8 @@ impl Learning {
         let worker = match same {
             Some(worker) => worker,
             None => {
-                tracing::info!(device = device.name(), "device opened");
+                let precision = device.precision();
+                tracing::info!(device = device.name(), ?precision, "device opened");
                 Worker::start(device, Arc::clone(&self.shared))
                     .map_err(|error| crate::error::io_error(&error))?
             }

@@ -15,13 +15,14 @@
 //! The first two are one kernel. With a stride the input's places fall into classes by their remainder: those of a class are reached by the same taps, and
 //! by no other, so that a class is a product without gaps.
 //!
-//! Sums are of 32-bit numbers, in an order that does not depend on anything but the shapes.
+//! Sums and products are of 32-bit numbers, in an order that does not depend on anything but the shapes; images and their gradients may have 16 ([`half`]).
 
 use burn::cubecl::{self, prelude::*};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::tensors::{like, spread};
+use super::half;
+use super::tensors::{element, like, like_of, spread};
 use crate::kernels::Convolution;
 
 /// Rows and columns of a tile of the product, and how much of the sum is done at a time.
@@ -72,7 +73,7 @@ struct Form {
 }
 
 /// What is done to the sums of a forward convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct After {
     adds_bias: bool,
     adds_residual: bool,
@@ -80,15 +81,17 @@ struct After {
 }
 
 #[cube(launch)]
-fn multiply(
-    from: &[f32],
+fn multiply<E: Float>(
+    from: &[E],
     weight: &[f32],
     bias: &[f32],
-    residual: &[f32],
-    to: &mut [f32],
+    residual: &[E],
+    to: &mut [E],
     images: u32,
     #[comptime] form: Form,
     #[comptime] after: After,
+    #[comptime] is_half: bool,
+    #[define(E)] _element: ElemType,
 ) {
     let mut rows_tile = Shared::<[f32]>::new_slice(DEPTH * ROWS_LINE);
     let mut columns_tile = Shared::<[f32]>::new_slice(DEPTH * COLUMNS_LINE);
@@ -159,7 +162,8 @@ fn multiply(
                     let source = sources[line];
                     let mut value = 0.0f32;
                     if source != OUTSIDE && channel < form.from_channels {
-                        value = from[source as usize * form.from_channels + channel];
+                        value =
+                            f32::cast_from(from[source as usize * form.from_channels + channel]);
                     }
                     rows_tile[depth * ROWS_LINE + line] = value;
                 }
@@ -181,21 +185,14 @@ fn multiply(
                     columns_tile[depth * COLUMNS_LINE + line] = value;
                 }
                 sync_cube();
-                for depth in 0..DEPTH {
-                    let mut factors = Array::<f32>::new(SIDE);
-                    #[unroll]
-                    for across in 0..SIDE {
-                        factors[across] = columns_tile[depth * COLUMNS_LINE + unit_column + across];
-                    }
-                    #[unroll]
-                    for down in 0..SIDE {
-                        let value = rows_tile[depth * ROWS_LINE + unit_row + down];
-                        #[unroll]
-                        for across in 0..SIDE {
-                            sums[down * SIDE + across] += value * factors[across];
-                        }
-                    }
-                }
+                add_products(
+                    &rows_tile,
+                    &columns_tile,
+                    &mut sums,
+                    unit_row,
+                    unit_column,
+                    [ROWS_LINE, COLUMNS_LINE],
+                );
                 sync_cube();
                 block += DEPTH;
             }
@@ -222,13 +219,44 @@ fn multiply(
                         value += bias[channel];
                     }
                     if comptime!(after.adds_residual) {
-                        value += residual[place + channel];
+                        value += f32::cast_from(residual[place + channel]);
                     }
                     if comptime!(after.relu) {
                         value = f32::max(value, 0.0);
                     }
-                    to[place + channel] = value;
+                    to[place + channel] = if comptime!(form.backward) {
+                        half::gradient::<E>(value, is_half)
+                    } else {
+                        E::cast_from(value)
+                    };
                 }
+            }
+        }
+    }
+}
+
+/// Adds, over the depth of two tiles, the products of a unit's rows and columns; `lines` are how many numbers a line of each tile takes.
+#[cube]
+fn add_products(
+    rows: &[f32],
+    columns: &[f32],
+    sums: &mut Array<f32>,
+    row: usize,
+    column: usize,
+    #[comptime] lines: [usize; 2],
+) {
+    for depth in 0..DEPTH {
+        let mut factors = Array::<f32>::new(SIDE);
+        #[unroll]
+        for across in 0..SIDE {
+            factors[across] = columns[depth * comptime!(lines[1]) + column + across];
+        }
+        #[unroll]
+        for down in 0..SIDE {
+            let value = rows[depth * comptime!(lines[0]) + row + down];
+            #[unroll]
+            for across in 0..SIDE {
+                sums[down * SIDE + across] += value * factors[across];
             }
         }
     }
@@ -279,13 +307,15 @@ fn find(
 /// A part of the sum over places for a tap and a tile of the weights' gradient: `sums` is `[parts, outputs, inputs, taps]`. The form is that of the forward
 /// convolution.
 #[cube(launch)]
-fn multiply_places(
-    x: &[f32],
-    gradient: &[f32],
+fn multiply_places<E: Float>(
+    x: &[E],
+    gradient: &[E],
     sums: &mut [f32],
     images: u32,
     places_of_part: u32,
+    scale: f32,
     #[comptime] form: Form,
+    #[define(E)] _element: ElemType,
 ) {
     let mut outputs_tile = Shared::<[f32]>::new_slice(DEPTH * TILE_LINE);
     let mut inputs_tile = Shared::<[f32]>::new_slice(DEPTH * TILE_LINE);
@@ -341,31 +371,26 @@ fn multiply_places(
                 // Where there is no pixel there is nothing to multiply the gradient by.
                 if source != OUTSIDE {
                     if first_output + lane < form.to_channels {
-                        output = gradient[place * form.to_channels + first_output + lane];
+                        let place = place * form.to_channels + first_output + lane;
+                        output = f32::cast_from(gradient[place]);
                     }
                     if first_input + lane < form.from_channels {
-                        input = x[source as usize * form.from_channels + first_input + lane];
+                        let place = source as usize * form.from_channels + first_input + lane;
+                        input = f32::cast_from(x[place]);
                     }
                 }
                 outputs_tile[line * TILE_LINE + lane] = output;
                 inputs_tile[line * TILE_LINE + lane] = input;
             }
             sync_cube();
-            for depth in 0..DEPTH {
-                let mut factors = Array::<f32>::new(SIDE);
-                #[unroll]
-                for across in 0..SIDE {
-                    factors[across] = inputs_tile[depth * TILE_LINE + unit_column + across];
-                }
-                #[unroll]
-                for down in 0..SIDE {
-                    let value = outputs_tile[depth * TILE_LINE + unit_row + down];
-                    #[unroll]
-                    for across in 0..SIDE {
-                        found[down * SIDE + across] += value * factors[across];
-                    }
-                }
-            }
+            add_products(
+                &outputs_tile,
+                &inputs_tile,
+                &mut found,
+                unit_row,
+                unit_column,
+                [TILE_LINE, TILE_LINE],
+            );
             sync_cube();
             block += DEPTH;
         }
@@ -381,7 +406,7 @@ fn multiply_places(
             let input = first_input + unit_column + across;
             if output < form.to_channels && input < form.from_channels {
                 let place = (output * form.from_channels + input) * taps + tap;
-                sums[part * weights + place] = found[down * SIDE + across];
+                sums[part * weights + place] = found[down * SIDE + across] / scale;
             }
         }
     }
@@ -493,7 +518,7 @@ pub(super) fn input_gradient(
     gradient: CubeTensor,
     weight: CubeTensor,
 ) -> CubeTensor {
-    let after = After { adds_bias: false, adds_residual: false, relu: false };
+    let after = After::default();
     product(geometry.images, geometry.backward(), gradient, weight, None, None, after)
 }
 
@@ -507,7 +532,9 @@ fn product(
     after: After,
 ) -> CubeTensor {
     let [from, weight] = [from, weight].map(into_contiguous);
-    let to = like(&from, [images, form.to_height, form.to_width, form.to_channels]);
+    let (element, is_half) = (element(&from), half::is_half(&from));
+    let shape = [images, form.to_height, form.to_width, form.to_channels];
+    let to = like_of(&from, shape, from.dtype);
     let (classes, height, width) = if form.backward {
         (
             form.stride_down * form.stride_across,
@@ -535,6 +562,8 @@ fn product(
         images as u32,
         form,
         after,
+        is_half,
+        element,
     );
     to
 }
@@ -555,6 +584,7 @@ pub(super) fn weight_gradient(
     let places_of_part = places.div_ceil(most_parts).next_multiple_of(PLACES);
     let parts = places.div_ceil(places_of_part);
     let client = x.client.clone();
+    let (element, scale) = (element(&gradient), half::scale(&gradient));
     let output = like(&x, shape);
     let sums = match parts {
         1 => output.clone(),
@@ -569,7 +599,9 @@ pub(super) fn weight_gradient(
         sums.clone().into_buffer_arg(),
         images as u32,
         places_of_part as u32,
+        scale,
         form,
+        element,
     );
     if parts > 1 {
         add_parts::launch(

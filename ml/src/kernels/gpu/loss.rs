@@ -13,7 +13,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::convolution::{self, Geometry};
 use super::tensors::{cubes, like};
 use crate::kernels::Convolution;
-use crate::kernels::extension::Contrasted;
+use crate::kernels::extension::{Contrasted, WayBack};
 
 /// Units of a cube, which is a row's, and how often their number can be halved.
 const UNITS: usize = 128;
@@ -179,6 +179,40 @@ pub(in crate::kernels) struct DeviceContrasted {
     slopes: CubeTensor,
 }
 
+impl WayBack<Cube> for DeviceContrasted {
+    fn backward(self, gradient: CubeTensor) -> CubeTensor {
+        let Self { directions, lengths, slopes } = self;
+        let [rows, length] = directions.meta.shape().dims();
+        let client = directions.client.clone();
+        let sums = like(&lengths, [rows, 1, 1, rows]);
+        add_transpose::launch(
+            &client,
+            cubes(rows * rows, UNITS),
+            CubeDim::new_1d(UNITS as u32),
+            slopes.into_buffer_arg(),
+            into_contiguous(gradient).into_buffer_arg(),
+            sums.clone().into_buffer_arg(),
+            rows as u32,
+        );
+        // The sums are symmetric, so that their product with the directions is that of a gradient of weights, which takes the transpose.
+        let (pixels, weights) = (as_pixels(&directions), as_weights(&directions));
+        let geometry = Geometry::new(&pixels, &weights, PIXEL);
+        let gradients = convolution::weight_gradient(geometry, pixels, sums);
+        let found = like(&lengths, [rows, length]);
+        pass_lengths::launch(
+            &client,
+            CubeCount::Static(rows as u32, 1, 1),
+            CubeDim::new_1d(UNITS as u32),
+            gradients.into_buffer_arg(),
+            directions.into_buffer_arg(),
+            lengths.into_buffer_arg(),
+            found.clone().into_buffer_arg(),
+            length as u32,
+        );
+        found
+    }
+}
+
 impl Contrasted<Cube> for DeviceContrasted {
     fn forward(
         projections: CubeTensor,
@@ -226,38 +260,6 @@ impl Contrasted<Cube> for DeviceContrasted {
             loss.clone().into_buffer_arg(),
         );
         (Self { directions, lengths, slopes }, loss)
-    }
-
-    fn backward(self, gradient: CubeTensor) -> CubeTensor {
-        let Self { directions, lengths, slopes } = self;
-        let [rows, length] = directions.meta.shape().dims();
-        let client = directions.client.clone();
-        let sums = like(&lengths, [rows, 1, 1, rows]);
-        add_transpose::launch(
-            &client,
-            cubes(rows * rows, UNITS),
-            CubeDim::new_1d(UNITS as u32),
-            slopes.into_buffer_arg(),
-            into_contiguous(gradient).into_buffer_arg(),
-            sums.clone().into_buffer_arg(),
-            rows as u32,
-        );
-        // The sums are symmetric, so that their product with the directions is that of a gradient of weights, which takes the transpose.
-        let (pixels, weights) = (as_pixels(&directions), as_weights(&directions));
-        let geometry = Geometry::new(&pixels, &weights, PIXEL);
-        let gradients = convolution::weight_gradient(geometry, pixels, sums);
-        let found = like(&lengths, [rows, length]);
-        pass_lengths::launch(
-            &client,
-            CubeCount::Static(rows as u32, 1, 1),
-            CubeDim::new_1d(UNITS as u32),
-            gradients.into_buffer_arg(),
-            directions.into_buffer_arg(),
-            lengths.into_buffer_arg(),
-            found.clone().into_buffer_arg(),
-            length as u32,
-        );
-        found
     }
 }
 

@@ -9,8 +9,10 @@
 
 mod adamw;
 mod convolution;
+mod half;
 mod loss;
 mod normalisation;
+mod pooling;
 pub(crate) mod recording;
 mod tensors;
 pub(crate) mod views;
@@ -19,8 +21,9 @@ use burn::backend::Cube;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::extension::{
-    BatchNorm, Contrasted, Contrasting, ConvolutionKernels, Convolved, Convolving, InPlaceKernels,
-    LossKernels, NormalisationKernels, Normalising, Summand,
+    Averaged, Averaging, BatchNorm, Contrasted, Contrasting, ConvolutionKernels, Convolved,
+    Convolving, InPlaceKernels, LossKernels, NormalisationKernels, Normalising, PoolingKernels,
+    Summand,
 };
 use super::{AdamWConstants, Convolution};
 
@@ -96,6 +99,16 @@ impl NormalisationKernels for Cube {
         type Done = <Cube as Normalising>::BatchNorm;
         let done = Done::forward(x, gamma, beta, residual.into_option(), epsilon, relu);
         (done.output(), done.mean(), done.variance())
+    }
+}
+
+impl Averaging for Cube {
+    type Averaged = pooling::DeviceAveraged;
+}
+
+impl PoolingKernels for Cube {
+    fn average_places(x: CubeTensor) -> CubeTensor {
+        pooling::DeviceAveraged::forward(x).1
     }
 }
 

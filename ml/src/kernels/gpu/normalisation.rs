@@ -9,7 +9,8 @@ use burn::cubecl::{self, prelude::*};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::tensors::like;
+use super::half;
+use super::tensors::{element, like, like_of};
 use crate::kernels::extension::{BatchNorm, BatchNormGradients};
 
 /// Channels of a cube.
@@ -25,17 +26,24 @@ const CUBES: usize = 1024;
 
 /// Sums over a part of the rows: of the differences from the first row, and of their squares. `sums` is `[parts, 2, channels]`.
 #[cube(launch)]
-fn sum_values(x: &[f32], sums: &mut [f32], rows: u32, channels: u32, part: u32) {
+fn sum_values<E: Float>(
+    x: &[E],
+    sums: &mut [f32],
+    rows: u32,
+    channels: u32,
+    part: u32,
+    #[define(E)] _element: ElemType,
+) {
     let (rows, channels, part) = (rows as usize, channels as usize, part as usize);
     let channel = CUBE_POS_X as usize * LANES + UNIT_POS_X as usize;
     let end = usize::min((CUBE_POS_Y as usize + 1) * part, rows);
     let mut sum = 0.0f32;
     let mut squares = 0.0f32;
     if channel < channels {
-        let pivot = x[channel];
+        let pivot = f32::cast_from(x[channel]);
         let mut row = CUBE_POS_Y as usize * part + UNIT_POS_Y as usize;
         while row < end {
-            let difference = x[row * channels + channel] - pivot;
+            let difference = f32::cast_from(x[row * channels + channel]) - pivot;
             sum += difference;
             squares += difference * difference;
             row += LINES;
@@ -46,10 +54,10 @@ fn sum_values(x: &[f32], sums: &mut [f32], rows: u32, channels: u32, part: u32) 
 
 /// Sums over a part of the rows: of the gradients that pass the activation, and of their products with the normalised values.
 #[cube(launch)]
-fn sum_gradients(
-    gradient: &[f32],
-    x: &[f32],
-    output: &[f32],
+fn sum_gradients<E: Float>(
+    gradient: &[E],
+    x: &[E],
+    output: &[E],
     mean: &[f32],
     variance: &[f32],
     sums: &mut [f32],
@@ -58,6 +66,7 @@ fn sum_gradients(
     part: u32,
     epsilon: f32,
     #[comptime] relu: bool,
+    #[define(E)] _element: ElemType,
 ) {
     let (rows, channels, part) = (rows as usize, channels as usize, part as usize);
     let channel = CUBE_POS_X as usize * LANES + UNIT_POS_X as usize;
@@ -72,7 +81,7 @@ fn sum_gradients(
             let place = row * channels + channel;
             let passed = passed(gradient, output, place, relu);
             sum += passed;
-            products += passed * (x[place] - mean) * scale;
+            products += passed * (f32::cast_from(x[place]) - mean) * scale;
             row += LINES;
         }
     }
@@ -128,22 +137,22 @@ fn add_parts(sums: &[f32], parts: usize, channel: usize, channels: usize) -> (f3
 
 /// The gradient at a place, if the activation lets it through.
 #[cube]
-fn passed(gradient: &[f32], output: &[f32], place: usize, #[comptime] relu: bool) -> f32 {
-    let mut passed = gradient[place];
+fn passed<E: Float>(gradient: &[E], output: &[E], place: usize, #[comptime] relu: bool) -> f32 {
+    let mut passed = f32::cast_from(gradient[place]);
     if comptime!(relu) {
-        passed = select(output[place] > 0.0, passed, 0.0f32);
+        passed = select(f32::cast_from(output[place]) > 0.0, passed, 0.0f32);
     }
     passed
 }
 
 #[cube(launch)]
-fn normalise(
-    x: &[f32],
+fn normalise<E: Float>(
+    x: &[E],
     sums: &[f32],
     gamma: &[f32],
     beta: &[f32],
-    residual: &[f32],
-    output: &mut [f32],
+    residual: &[E],
+    output: &mut [E],
     mean_of: &mut [f32],
     variance_of: &mut [f32],
     rows: u32,
@@ -153,6 +162,7 @@ fn normalise(
     epsilon: f32,
     #[comptime] has_residual: bool,
     #[comptime] relu: bool,
+    #[define(E)] _element: ElemType,
 ) {
     let (rows, channels, part) = (rows as usize, channels as usize, part as usize);
     let channel = CUBE_POS_X as usize * LANES + UNIT_POS_X as usize;
@@ -160,7 +170,7 @@ fn normalise(
     if channel < channels {
         let count = f32::cast_from(rows as u32);
         let apart = sum / count;
-        let mean = x[channel] + apart;
+        let mean = f32::cast_from(x[channel]) + apart;
         let variance = f32::max(squares / count - apart * apart, 0.0);
         if CUBE_POS_Y == 0 && UNIT_POS_Y == 0 {
             mean_of[channel] = mean;
@@ -172,47 +182,50 @@ fn normalise(
         let mut row = CUBE_POS_Y as usize * part + UNIT_POS_Y as usize;
         while row < end {
             let place = row * channels + channel;
-            let mut value = (x[place] - mean) * scale + shift;
+            let mut value = (f32::cast_from(x[place]) - mean) * scale + shift;
             if comptime!(has_residual) {
-                value += residual[place];
+                value += f32::cast_from(residual[place]);
             }
             if comptime!(relu) {
                 value = f32::max(value, 0.0);
             }
-            output[place] = value;
+            output[place] = E::cast_from(value);
             row += LINES;
         }
     }
 }
 
 #[cube(launch)]
-fn gradients(
-    gradient: &[f32],
-    x: &[f32],
-    output: &[f32],
+fn gradients<E: Float>(
+    gradient: &[E],
+    x: &[E],
+    output: &[E],
     mean: &[f32],
     variance: &[f32],
     gamma: &[f32],
     sums: &[f32],
-    x_gradient: &mut [f32],
+    x_gradient: &mut [E],
     gamma_gradient: &mut [f32],
     beta_gradient: &mut [f32],
-    residual_gradient: &mut [f32],
+    residual_gradient: &mut [E],
     rows: u32,
     channels: u32,
     parts: u32,
     part: u32,
     epsilon: f32,
+    gradient_scale: f32,
     #[comptime] has_residual: bool,
     #[comptime] relu: bool,
+    #[comptime] is_half: bool,
+    #[define(E)] _element: ElemType,
 ) {
     let (rows, channels, part) = (rows as usize, channels as usize, part as usize);
     let channel = CUBE_POS_X as usize * LANES + UNIT_POS_X as usize;
     let (sum, products) = add_parts(sums, parts as usize, channel, channels);
     if channel < channels {
         if CUBE_POS_Y == 0 && UNIT_POS_Y == 0 {
-            gamma_gradient[channel] = products;
-            beta_gradient[channel] = sum;
+            gamma_gradient[channel] = products / gradient_scale;
+            beta_gradient[channel] = sum / gradient_scale;
         }
         let count = f32::cast_from(rows as u32);
         let mean = mean[channel];
@@ -225,10 +238,11 @@ fn gradients(
         while row < end {
             let place = row * channels + channel;
             let passed = passed(gradient, output, place, relu);
-            let normal = (x[place] - mean) * scale;
-            x_gradient[place] = factor * (passed - sum - normal * products);
+            let normal = (f32::cast_from(x[place]) - mean) * scale;
+            let value = factor * (passed - sum - normal * products);
+            x_gradient[place] = half::gradient::<E>(value, is_half);
             if comptime!(has_residual) {
-                residual_gradient[place] = passed;
+                residual_gradient[place] = E::cast_from(passed);
             }
             row += LINES;
         }
@@ -289,8 +303,9 @@ impl BatchNorm<Cube> for DeviceBatchNorm {
             size.rows as u32,
             size.channels as u32,
             size.rows_of_part() as u32,
+            element(&x),
         );
-        let output = like(&x, x.meta.shape().clone());
+        let output = like_of(&x, x.meta.shape().clone(), x.dtype);
         let [mean, variance] = [(); 2].map(|()| like(&x, [size.channels]));
         let has_residual = residual.is_some();
         normalise::launch(
@@ -312,6 +327,7 @@ impl BatchNorm<Cube> for DeviceBatchNorm {
             epsilon,
             has_residual,
             relu,
+            element(&x),
         );
         Self { x, gamma, epsilon, relu, output, mean, variance }
     }
@@ -348,13 +364,14 @@ impl BatchNorm<Cube> for DeviceBatchNorm {
             size.rows_of_part() as u32,
             epsilon,
             relu,
+            element(&x),
         );
-        let x_gradient = like(&x, x.meta.shape().clone());
+        let x_gradient = like_of(&x, x.meta.shape().clone(), x.dtype);
         let [gamma_gradient, beta_gradient] = [(); 2].map(|()| like(&x, [size.channels]));
         // A kernel has all of its arguments; without a residual this one is not written to.
         let residual_gradient = match with_residual {
-            true => like(&x, x.meta.shape().clone()),
-            false => like(&x, [1]),
+            true => like_of(&x, x.meta.shape().clone(), x.dtype),
+            false => like_of(&x, [1], x.dtype),
         };
         gradients::launch(
             &x.client,
@@ -376,8 +393,11 @@ impl BatchNorm<Cube> for DeviceBatchNorm {
             size.parts() as u32,
             size.rows_of_cube() as u32,
             epsilon,
+            half::scale(&x),
             with_residual,
             relu,
+            half::is_half(&x),
+            element(&x),
         );
         BatchNormGradients {
             x: x_gradient,

@@ -1,10 +1,13 @@
 //! New tensors, copies into those that are there already, and how numbers are dealt to cubes.
 
+use burn::cubecl::ir::FloatKind;
 use burn::cubecl::{self, prelude::*};
 use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+
+use super::half;
 
 /// Units of a cube.
 const UNITS: usize = 256;
@@ -34,9 +37,19 @@ pub(super) fn copy(target: &CubeTensor, source: CubeTensor) {
     );
 }
 
-/// A new tensor on the same device, its numbers not written yet.
+/// A new tensor of 32-bit numbers on the same device, not written yet.
 pub(super) fn like(x: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
-    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape.into(), DType::F32)
+    like_of(x, shape, DType::F32)
+}
+
+/// A new tensor on the same device, its numbers not written yet.
+pub(super) fn like_of(x: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape.into(), dtype)
+}
+
+/// What a kernel calls the numbers of a tensor of 32 or 16 bits.
+pub(super) fn element(x: &CubeTensor) -> ElemType {
+    ElemType::Float(if half::is_half(x) { FloatKind::F16 } else { FloatKind::F32 })
 }
 
 /// Cubes of so many units for so many numbers.

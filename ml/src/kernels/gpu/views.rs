@@ -127,21 +127,24 @@ fn apart(
     let mut apart = 0.0f32;
     if column >= 0 && column < last && row >= 0 && row < last {
         let byte = plane + row as usize * side + column as usize;
-        let shift = i32::cast_from((byte % 4) as u32) * 8;
-        let value = (words[first_word + byte / 4] >> shift) & 255;
-        apart = f32::cast_from(value) / 255.0 - background;
+        apart = number(words, first_word, byte) - background;
     }
     apart
+}
+
+/// A byte of an image, whose words begin at `first_word`, as a number from 0 to 1.
+#[cube]
+fn number(words: &[i32], first_word: usize, byte: usize) -> f32 {
+    let shift = i32::cast_from((byte % 4) as u32) * 8;
+    f32::cast_from((words[first_word + byte / 4] >> shift) & 255) / 255.0
 }
 
 /// The bytes of images as numbers from 0 to 1.
 #[cube(launch)]
 fn unpack(words: &[i32], output: &mut [f32], words_of_image: u32, #[comptime] length: usize) {
     if ABSOLUTE_POS < output.len() {
-        let byte = ABSOLUTE_POS % length;
-        let word = words[ABSOLUTE_POS / length * words_of_image as usize + byte / 4];
-        let shift = i32::cast_from((byte % 4) as u32) * 8;
-        output[ABSOLUTE_POS] = f32::cast_from((word >> shift) & 255) / 255.0;
+        let first_word = ABSOLUTE_POS / length * words_of_image as usize;
+        output[ABSOLUTE_POS] = number(words, first_word, ABSOLUTE_POS % length);
     }
 }
 
