@@ -1,5 +1,6 @@
-//! Real clients: psql, psycopg, SQLAlchemy and PostgreSQL's JDBC driver, against a real server.
+//! Real clients: psql, psycopg, asyncpg, SQLAlchemy and PostgreSQL's JDBC driver, against a real server.
 
+use std::path::Path;
 use std::process::Command;
 
 use thanosql_tests::TestServer;
@@ -26,6 +27,21 @@ fn psql(server: &TestServer, arguments: &[&str]) -> (bool, String, String) {
         String::from_utf8_lossy(&output.stdout).into_owned(),
         String::from_utf8_lossy(&output.stderr).into_owned(),
     )
+}
+
+/// Runs a program of `tests/clients` against the server. It ends with the word that all is well.
+fn python_session(server: &TestServer, program: &str, arguments: &[&Path]) {
+    let python = std::env::var("THANOSQL_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients");
+    let output = Command::new(python)
+        .arg(folder.join(program))
+        .arg(server.port.to_string())
+        .args(arguments)
+        .output()
+        .expect("Python is installed");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("all checks passed"), "{out}\n{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,16 +92,13 @@ async fn psql_browses_and_prints() {
 async fn psycopg_with_parameters_copy_and_cancel() {
     let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
     thanosql_ml::digits::write_dataset(&server.data.join("digits"), 400, 2, 7).unwrap();
-    let python = std::env::var("THANOSQL_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let output = Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/clients/psycopg_session.py"))
-        .arg(server.port.to_string())
-        .arg(server.data.join("digits"))
-        .output()
-        .expect("Python is installed");
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("all checks passed"), "{out}\n{err}");
+    python_session(&server, "psycopg_session.py", &[&server.data.join("digits")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asyncpg_with_parameters_of_all_types() {
+    let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
+    python_session(&server, "asyncpg_session.py", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,15 +122,7 @@ async fn jdbc_learns_searches_and_browses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn applications_with_tables_of_their_own() {
     let server = TestServer::start(env!("CARGO_BIN_EXE_thanosql"));
-    let python = std::env::var("THANOSQL_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let output = Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/clients/orm_session.py"))
-        .arg(server.port.to_string())
-        .output()
-        .expect("Python is installed");
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("all checks passed"), "{out}\n{err}");
+    python_session(&server, "orm_session.py", &[]);
 
     // psql shows keys and checks.
     let table = "CREATE TABLE shown (id int PRIMARY KEY, code text UNIQUE, n int CHECK (n > 0))";

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test: the crates', the whole server's, and real clients' (psql, psycopg, JDBC). Installs the clients that are missing
+# Runs every test: the crates', the whole server's, and real clients' (psql, psycopg, asyncpg, JDBC). Installs the clients that are missing
 # (Debian packages and a Python environment of its own). Ends with a count.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -29,9 +29,9 @@ python=${THANOSQL_TEST_PYTHON:-}
 if [ -z "$python" ]; then
     environment="${XDG_CACHE_HOME:-$HOME/.cache}/thanosql-test-python"
     python="$environment/bin/python"
-    if ! "$python" -c 'import psycopg, yaml, sqlalchemy' 2>/dev/null; then
-        python3 -m venv "$environment" && "$environment/bin/pip" install --quiet 'psycopg[binary]' pyyaml sqlalchemy \
-            || { echo "cannot install psycopg, pyyaml and sqlalchemy"; exit 1; }
+    if ! "$python" -c 'import psycopg, yaml, sqlalchemy, asyncpg, greenlet' 2>/dev/null; then
+        python3 -m venv "$environment" && "$environment/bin/pip" install --quiet 'psycopg[binary]' pyyaml 'sqlalchemy[asyncio]' asyncpg \
+            || { echo "cannot install psycopg, pyyaml, sqlalchemy and asyncpg"; exit 1; }
     fi
 fi
 export THANOSQL_TEST_PYTHON="$python"

@@ -147,7 +147,11 @@ impl ClientSession {
                 done
             }
             pg::Set::SetTimeZone { local, value } => {
-                let value = setting_text(value)?;
+                let value = match value {
+                    // INTERVAL '+09:00' HOUR TO MINUTE is an offset, as Sequelize writes it.
+                    pg::Expr::Interval(interval) => setting_text(&interval.value)?,
+                    value => setting_text(value)?,
+                };
                 self.set_one("TimeZone", &value, *local, control)?;
                 done
             }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
@@ -37,6 +39,12 @@ pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<(
                     && compares_vectors(call.name())
                 {
                     settle_vectors(&call.args, &schema, parameters);
+                }
+                if let Expr::ScalarFunction(call) = expression
+                    && call.name() == "array_has"
+                    && let [array, element] = call.args.as_slice()
+                {
+                    settle_array(array, element, &schema, parameters);
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -82,6 +90,18 @@ fn settle_vectors(arguments: &[Expr], schema: &DFSchema, parameters: &mut Parame
         {
             parameters.settle(n, vector.clone().unwrap_or_else(any_vector));
         }
+    }
+}
+
+/// `element = ANY($n)`: the parameter is an array of what it is searched for.
+fn settle_array(array: &Expr, element: &Expr, schema: &DFSchema, parameters: &mut Parameters) {
+    if let Expr::Placeholder(Placeholder { field: None, .. }) = array
+        && let Some(n) = placeholder(array)
+        && let Ok((_, field)) = element.to_field(schema)
+        && *field.data_type() != DataType::Null
+    {
+        let item = field.as_ref().clone().with_name("item").with_nullable(true);
+        parameters.settle(n, DataType::List(Arc::new(item)));
     }
 }
 

@@ -129,13 +129,18 @@ pub struct Parameters {
 
 impl Parameters {
     /// What a client declared before the statement runs; there may be fewer types than parameters. Those that it left open and that are the
-    /// value of an option are of the option's kind.
+    /// value of an option are of the option's kind; those that are cast are what they are cast to.
     pub fn declared(types: &[Option<DataType>], parsed: &Parsed) -> Parameters {
         let mut types = types.to_vec();
         types.resize(parsed.parameter_count.max(types.len()), None);
         let mut parameters = Parameters { types, ..Parameters::default() };
         for (n, kind) in &parsed.option_parameters {
             if let Some(data_type) = option_type(*kind) {
+                parameters.settle(*n, data_type);
+            }
+        }
+        for (n, sql_type) in &parsed.cast_parameters {
+            if let Some(data_type) = types::parameter_type(sql_type) {
                 parameters.settle(*n, data_type);
             }
         }

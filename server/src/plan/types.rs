@@ -220,6 +220,22 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
     }
 }
 
+/// What a parameter is that is cast to this type; modifiers, as a length, are left to the cast. `None` for a type whose values are read from text here: a name for
+/// an oid, and a vector, whose length is another's.
+pub(super) fn parameter_type(sql_type: &SqlType) -> Option<DataType> {
+    let field = field_of(sql_type).ok()?;
+    let name = field.metadata().get(PG_TYPE).map(String::as_str);
+    match (field.data_type(), name) {
+        // The protocol's oid is unsigned; columns of oids are wider, so that they compare with any integer.
+        (DataType::Int64, Some("oid")) => Some(DataType::UInt32),
+        (DataType::Int64, Some(_)) | (DataType::FixedSizeList(..), _) => None,
+        (DataType::Decimal128(..), _) => {
+            Some(DataType::Decimal128(NUMERIC_PRECISION, NUMERIC_SCALE))
+        }
+        (data_type, _) => Some(data_type.clone()),
+    }
+}
+
 /// The Arrow field of a SQL type where no column is made: `vector` without its number of dimensions stands for any.
 ///
 /// # Errors

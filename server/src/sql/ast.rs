@@ -27,6 +27,8 @@ pub struct Parsed {
     pub parameter_count: usize,
     /// What those of its `$n` must be that are the value of an option.
     pub option_parameters: Vec<(usize, OptionKind)>,
+    /// What those of its `$n` are that are cast where they first stand.
+    pub cast_parameters: Vec<(usize, pg::DataType)>,
     /// The whole script: the lines and columns of spans in sqlparser's tree count in it.
     pub script: Arc<str>,
 }

@@ -35,8 +35,14 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 
-use sqlparser::ast::Ident;
+use std::collections::HashSet;
+
+use sqlparser::ast::{DataType, Ident};
+use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
+
+/// Tokens that a type takes at most: `information_schema.x`, `timestamp (6) without time zone [] []`.
+const LONGEST_TYPE: usize = 16;
 
 pub use ast::{
     Algorithm, Body, BuildModel, ComputeFunction, ComputeKind, Convert, Copy, CopyColumns,
@@ -85,6 +91,7 @@ pub fn parse_script(text: &str) -> Result<Vec<Parsed>, ParseError> {
                 offset: first.position - 1,
                 parameter_count: highest_parameter(&source, start, end),
                 option_parameters: option_parameters(&source, start, end),
+                cast_parameters: cast_parameters(&source, start, end),
                 script: source.text.clone(),
             });
         }
@@ -161,6 +168,33 @@ fn option_parameters(source: &Source, start: usize, end: usize) -> Vec<(usize, O
             let Token::Word(name) = &name.token else { return None };
             let kind = options::kind_of(&name.value.to_lowercase())?;
             (equal.token == Token::Eq).then_some((n, kind))
+        })
+        .collect()
+}
+
+/// `$n::type` and `CAST($n AS type)` where `$n` stands for the first time. As in PostgreSQL, such a cast says what the parameter is.
+fn cast_parameters(source: &Source, start: usize, end: usize) -> Vec<(usize, DataType)> {
+    let tokens = &source.tokens[start..end];
+    let mut seen = HashSet::new();
+    let first = tokens.iter().enumerate().filter_map(|(index, token)| {
+        let n = token.parameter()?;
+        seen.insert(n).then_some((index, n))
+    });
+    let is_cast = |index: usize| match &tokens[..index] {
+        [.., cast, open] => cast.is_keyword("cast") && open.token == Token::LParen,
+        _ => false,
+    };
+    first
+        .filter_map(|(index, n)| {
+            let next = tokens.get(index + 1)?;
+            let casts =
+                next.token == Token::DoubleColon || (next.is_keyword("as") && is_cast(index));
+            let written = tokens[index + 2..].iter().take(LONGEST_TYPE).filter(|_| casts);
+            let written: Vec<Token> = written.map(|token| token.token.clone()).collect();
+            let dialect = dialect::Postgres::for_tokens(written.len());
+            let data_type = Parser::new(&dialect).with_tokens(written).parse_data_type();
+            // What is no type is found out where the statement is parsed.
+            Some((n, data_type.ok()?))
         })
         .collect()
 }

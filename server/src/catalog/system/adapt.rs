@@ -36,7 +36,7 @@ use sqlparser::ast::{
 use sqlparser::ast::{ArrayElemTypeDef, TableFunctionArgs};
 
 use super::expand::EXPAND_ARRAY;
-use super::functions::{OID_ARRAY, OR_EMPTY, REG_OID, REG_TEXT, TEXT_ARRAY};
+use super::functions::{NAME_ARRAY, OID_ARRAY, OR_EMPTY, REG_OID, REG_TEXT, TEXT_ARRAY};
 use super::relations::{Kind, SystemSchema, array_items, column_kind, find};
 use crate::plan::names::{SYSTEM_COLUMNS, column_name};
 use crate::sql::pieces::{call, empty_select, function, query_of, take};
@@ -152,6 +152,11 @@ impl VisitorMut for Adapt {
         if let Some(rewritten) = registered(expr) {
             *expr = rewritten;
         }
+        if self.system
+            && let Some(rewritten) = without_domains(expr)
+        {
+            *expr = rewritten;
+        }
         ControlFlow::Continue(())
     }
 
@@ -197,6 +202,20 @@ impl VisitorMut for Adapt {
                     && let Some(rewritten) = or_empty(function)
                 {
                     *expr = rewritten;
+                } else if self.system
+                    && let Some(array) = collected(function)
+                {
+                    // DataFusion's arrays forget what is special about their elements.
+                    let elements = take(expr);
+                    *expr = call(array, vec![elements]);
+                }
+            }
+            Expr::Case { conditions, else_result, .. } if self.system => {
+                let results = conditions.iter().map(|condition| &condition.result);
+                if results.chain(else_result.as_deref()).any(is_oids) {
+                    // A CASE forgets it too.
+                    let case = take(expr);
+                    *expr = call(OID_ARRAY, vec![case]);
                 }
             }
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
@@ -609,31 +628,22 @@ fn cast_to(inner: &mut Expr, data_type: &mut DataType) -> Option<Expr> {
         ArrayElemTypeDef::SquareBracket(element, _) | ArrayElemTypeDef::AngleBracket(element),
     ) = data_type
     {
-        let name = type_name(element);
-        let oids = match name.as_deref() {
-            Some("oid" | "int2" | "int4" | "int8" | "regtype" | "regclass" | "regproc" | "xid") => {
-                true
+        // An array of a plain type is the planner's own business.
+        let array = match type_name(element)?.as_str() {
+            "oid" | "regtype" | "regclass" | "regproc" | "xid" => OID_ARRAY,
+            "name" => NAME_ARRAY,
+            "text" | "varchar" | "\"char\"" | "bpchar" => TEXT_ARRAY,
+            plain => {
+                **element = match plain {
+                    "int2" => DataType::SmallInt(None),
+                    "int4" => DataType::Integer(None),
+                    "int8" => DataType::BigInt(None),
+                    _ => return None,
+                };
+                return None;
             }
-            Some("name" | "text" | "varchar" | "\"char\"" | "bpchar") => false,
-            Some(_) => return None,
-            None => match **element {
-                DataType::Text
-                | DataType::Varchar(_)
-                | DataType::Char(_)
-                | DataType::CharacterVarying(_) => false,
-                DataType::Int(_)
-                | DataType::Integer(_)
-                | DataType::BigInt(_)
-                | DataType::SmallInt(_) => true,
-                _ => return None,
-            },
         };
-        // A plain array of a plain type is the planner's own business, unless it is written as text.
-        if name.is_none() && literal(inner).and_then(array_items).is_none() {
-            return None;
-        }
-        let value = take(inner);
-        return Some(call(if oids { OID_ARRAY } else { TEXT_ARRAY }, vec![value]));
+        return Some(call(array, vec![take(inner)]));
     }
     let name = type_name(data_type)?;
     *data_type = match name.as_str() {
@@ -681,6 +691,78 @@ fn array_of_query(function: &mut Function) -> Option<Expr> {
         }
     }
     Some(call(OR_EMPTY, vec![Expr::Subquery(Box::new(query))]))
+}
+
+/// What `array_agg` of oids or names makes an array of.
+fn collected(function: &Function) -> Option<&'static str> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(element))] = list.args.as_slice() else {
+        return None;
+    };
+    if identifiers(&function.name).as_deref() != Some(&["array_agg".to_string()])
+        || function.over.is_some()
+    {
+        return None;
+    }
+    match operand_kind(element)? {
+        Kind::Oid("oid") => Some(OID_ARRAY),
+        Kind::Text("name") => Some(NAME_ARRAY),
+        _ => None,
+    }
+}
+
+/// `CASE WHEN typtype = 'd' THEN x ELSE y END` is `y`, for there are no domains here. What clients look up of them, their base types, takes a recursive query for
+/// each row, which cannot be run.
+fn without_domains(expr: &mut Expr) -> Option<Expr> {
+    let Expr::Case { operand: None, conditions, else_result, .. } = expr else {
+        return None;
+    };
+    let asks = |condition: &Expr| match condition {
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            let column = match left.as_ref() {
+                Expr::Identifier(column) => Some(column),
+                Expr::CompoundIdentifier(parts) => parts.last(),
+                _ => None,
+            };
+            column.is_some_and(|column| fold(column) == "typtype") && literal(right) == Some("d")
+        }
+        _ => false,
+    };
+    let [only] = conditions.as_slice() else { return None };
+    if !asks(&only.condition) || !matches!(only.result, Expr::Subquery(_) | Expr::Nested(_)) {
+        return None;
+    }
+    let otherwise = else_result.as_deref_mut().map(take);
+    let null = Expr::Value(Value::Null.into());
+    Some(match otherwise {
+        Some(otherwise) if otherwise != null => otherwise,
+        // Of the type that the base types have.
+        _ => Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(null),
+            data_type: DataType::BigInt(None),
+            array: false,
+            format: None,
+        },
+    })
+}
+
+/// An array of oids that [`OID_ARRAY`] has made, perhaps in a query of its own.
+fn is_oids(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_oids(inner),
+        Expr::Function(function) => {
+            identifiers(&function.name).as_deref() == Some(&[OID_ARRAY.to_string()])
+        }
+        Expr::Subquery(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => matches!(
+                select.projection.as_slice(),
+                [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] if is_oids(expr)
+            ),
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// `coalesce(array, '{}')`.

@@ -379,18 +379,8 @@ const DEFINITIONS: &[Definition] = &[
     stable("array_lower", &[&[Arg::Any, Arg::Int]], Kind::Int4, |call| {
         Ok((call.int(1) == 1 && !call.list(0).is_empty()).then_some(1).into())
     }),
-    stable(TEXT_ARRAY, &[&[Arg::Any]], Kind::ListText("text[]"), |call| {
-        match call.values.first() {
-            Some(Value::Text(text)) => match array_items(text) {
-                Some(items) => Ok(items.into()),
-                None => Err(malformed_array(text)),
-            },
-            Some(Value::List(values)) => {
-                Ok(values.iter().map(plain_text).collect::<Vec<_>>().into())
-            }
-            _ => Ok(Value::Null),
-        }
-    }),
+    stable(TEXT_ARRAY, &[&[Arg::Any]], Kind::ListText("text[]"), texts),
+    stable(NAME_ARRAY, &[&[Arg::Any]], Kind::ListText("name[]"), texts),
     stable(OID_ARRAY, &[&[Arg::Any]], Kind::ListOid("oid[]"), |call| match call.values.first() {
         Some(Value::Text(text)) => {
             let items = array_items(text).ok_or_else(|| malformed_array(text))?;
@@ -407,13 +397,27 @@ const DEFINITIONS: &[Definition] = &[
     }),
 ];
 
+/// The items of an array, or of PostgreSQL's text form of one.
+fn texts(call: &Call<'_>) -> Result<Value, SqlError> {
+    match call.values.first() {
+        Some(Value::Text(text)) => match array_items(text) {
+            Some(items) => Ok(items.into()),
+            None => Err(malformed_array(text)),
+        },
+        Some(Value::List(values)) => Ok(values.iter().map(plain_text).collect::<Vec<_>>().into()),
+        _ => Ok(Value::Null),
+    }
+}
+
 /// `reg_oid('regclass', x)`: what `x::regclass` is as a number. The name is not one that a statement would use.
 pub(super) const REG_OID: &str = "__reg_oid";
 /// `reg_text('regclass', x)`: what `x::regclass` is as text.
 pub(super) const REG_TEXT: &str = "__reg_text";
 /// `x::text[]`, where `x` may be PostgreSQL's text form of an array.
 pub(super) const TEXT_ARRAY: &str = "__text_array";
-/// `x::int[]` and its kin, likewise.
+/// `x::name[]`, likewise.
+pub(super) const NAME_ARRAY: &str = "__name_array";
+/// `x::oid[]` and its kin, likewise.
 pub(super) const OID_ARRAY: &str = "__oid_array";
 /// An array, `{}` where it is NULL: `ARRAY(SELECT ...)` of no row.
 pub(super) const OR_EMPTY: &str = "__or_empty";

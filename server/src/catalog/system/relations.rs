@@ -199,6 +199,8 @@ impl Kind {
             Kind::Oid(name) | Kind::Text(name) => Some(name),
             Kind::ListInt2("int2vector") => Some("int2vector"),
             Kind::ListOid("oidvector") => Some("oidvector"),
+            Kind::ListOid("oid[]") => Some("_oid"),
+            Kind::ListText("name[]") => Some("_name"),
             Kind::Bool
             | Kind::Int2
             | Kind::Int4

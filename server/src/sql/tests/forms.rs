@@ -375,6 +375,23 @@ fn parameters_are_counted_wherever_they_stand() {
 }
 
 #[test]
+fn a_cast_where_a_parameter_first_stands_says_what_it_is() {
+    let text = "SELECT $2::double precision, cast($1 AS int[]), $3, $3::int, $2::text, $4::timestamp(3) with time zone[], ($5)::int, f($6 AS int), $7::";
+    let casts = |text: &str| {
+        let parsed = parse(text);
+        let written = |(n, data_type): &(usize, _)| format!("{n} {data_type}");
+        parsed[0].cast_parameters.iter().map(written).collect::<Vec<_>>()
+    };
+    let whole = text.strip_suffix(", f($6 AS int), $7::").unwrap();
+    assert_eq!(casts(whole), ["2 DOUBLE PRECISION", "1 INT[]", "4 TIMESTAMP(3) WITH TIME ZONE[]"]);
+    assert!(crate::sql::parse_script(text).is_err());
+    assert_eq!(
+        casts("SELECT * FROM (LIST MODEL) WHERE name = $1::pg_catalog.oid"),
+        ["1 pg_catalog.oid"]
+    );
+}
+
+#[test]
 fn literals_take_the_places_of_parameters() {
     let text = "BUILD MODEL m USING SimCLR OPTIONS (image_col=$2, augmentations=[$1, 'b']) AS SELECT '$1', \"$2\" FROM t WHERE a = $1 -- $1\n AND 한글 > $12";
     let written = crate::sql::with_literals(text, |number, in_options| {
