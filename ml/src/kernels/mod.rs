@@ -158,7 +158,7 @@ pub fn half_precision(x: Tensor<4>) -> Tensor<4> {
 ///
 /// # Panics
 ///
-/// If the channels differ, the kernel is larger than the image with its border, or the numbers are not `f32`.
+/// If the channels differ, the kernel is larger than the image with its border, or the numbers are not `f32`; those of images on a GPU may be `f16`.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, options: Convolution) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as ConvolutionKernels>::residual_convolution(
         x.into_dispatch(),
@@ -205,7 +205,7 @@ pub fn conv2d_folded(
 ///
 /// # Panics
 ///
-/// If the batch is empty, the shapes do not fit, or the numbers are not `f32`.
+/// If the batch is empty, the shapes do not fit, or the numbers are not `f32`; those of images on a GPU may be `f16`.
 pub fn batch_norm(
     x: Tensor<4>,
     gamma: Tensor<1>,
