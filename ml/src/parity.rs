@@ -14,7 +14,7 @@ use crate::images::{Color, ImageSet, InputSpec};
 use crate::loss::{ContrastiveLoss, Positives, contrastive};
 use crate::random::Random;
 use crate::train::tests::Silent;
-use crate::train::{TrainOptions, train};
+use crate::train::{EpochReport, Flow, StepProgress, TrainOptions, TrainingObserver, train};
 use crate::views::Augmentation;
 use crate::views::tests::{apart, resident_and_sent};
 use crate::weights::{Weights, read};
@@ -188,6 +188,30 @@ fn training_and_embedding_agree() {
     let scale = cpu.iter().fold(0.0_f32, |largest, value| largest.max(*value));
     let apart = cpu.iter().zip(&gpu).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
     assert!(apart < 1e-2 * scale, "vectors are {apart} apart, of at most {scale}");
+}
+
+#[test]
+fn every_step_tells_a_loss() {
+    let Some(gpu) = gpu() else { return };
+    struct Watch(Vec<f64>);
+    impl TrainingObserver for Watch {
+        fn on_step(&mut self, progress: &StepProgress) -> Flow {
+            self.0.push(progress.loss);
+            Flow::Continue
+        }
+
+        fn on_epoch(&mut self, _: &EpochReport) -> Flow {
+            Flow::Continue
+        }
+    }
+    let mut random = Random::keyed(&[5]);
+    let pixels = (0..6 * INPUT.image_len()).map(|_| random.next() as u8).collect();
+    let images = ImageSet::new(INPUT, pixels).expect("whole images");
+    let options = TrainOptions { max_epochs: 2, batch_size: Some(2), ..TrainOptions::default() };
+    let mut watch = Watch(Vec::new());
+    train(&images, None, &options, None, None, &gpu, &mut watch).unwrap();
+    assert_eq!(watch.0.len(), 6);
+    assert!(watch.0.iter().all(|loss| *loss > 0.0), "{:?}", watch.0);
 }
 
 #[test]

@@ -242,6 +242,8 @@ struct Training<'a> {
     began: Instant,
     warm: Instant,
     steps_run: u64,
+    /// The last loss that was fetched.
+    latest_loss: f64,
 }
 
 impl<'a> Training<'a> {
@@ -297,6 +299,7 @@ impl<'a> Training<'a> {
             began: Instant::now(),
             warm: Instant::now(),
             steps_run: 0,
+            latest_loss: 0.0,
             recipe,
         })
     }
@@ -307,14 +310,15 @@ impl<'a> Training<'a> {
         let (batch_size, steps) = (self.recipe.batch_size, self.recipe.steps_per_epoch);
         let order = self.order(epoch);
         let fetch_every = if self.device.is_cpu() { 1 } else { FETCH_EVERY };
-        let mut losses = Losses::default();
+        // The loss of the very first step is waited for, so that there is one to tell.
+        let mut losses = Losses { latest: self.latest_loss, ..Losses::default() };
         let feed = Rc::clone(&self.feed);
         let mut step = 0;
         feed.each_batch(epoch, order.chunks_exact(batch_size), |batch, views| {
             let loss = self.step(batch, views, epoch, step)?;
             losses.waiting.push(loss);
             step += 1;
-            if losses.waiting.len() >= fetch_every || step == steps {
+            if losses.waiting.len() >= fetch_every || step == steps || self.steps_run == 1 {
                 losses.fetch(epoch, step)?;
             }
             let progress = self.progress(epoch, step, losses.latest, began);
@@ -323,6 +327,7 @@ impl<'a> Training<'a> {
                 Flow::Stop => Err(MlError::Stopped),
             }
         })?;
+        self.latest_loss = losses.latest;
         self.end_epoch(epoch, &losses, began, observer)
     }
 
