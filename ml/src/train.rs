@@ -310,7 +310,6 @@ impl<'a> Training<'a> {
         let (batch_size, steps) = (self.recipe.batch_size, self.recipe.steps_per_epoch);
         let order = self.order(epoch);
         let fetch_every = if self.device.is_cpu() { 1 } else { FETCH_EVERY };
-        // The loss of the very first step is waited for, so that there is one to tell.
         let mut losses = Losses { latest: self.latest_loss, ..Losses::default() };
         let feed = Rc::clone(&self.feed);
         let mut step = 0;
@@ -318,6 +317,7 @@ impl<'a> Training<'a> {
             let loss = self.step(batch, views, epoch, step)?;
             losses.waiting.push(loss);
             step += 1;
+            // The loss of the very first step is waited for, so that there is one to tell.
             if losses.waiting.len() >= fetch_every || step == steps || self.steps_run == 1 {
                 losses.fetch(epoch, step)?;
             }

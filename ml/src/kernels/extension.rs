@@ -16,7 +16,7 @@ use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -154,10 +154,7 @@ impl<B: Convolving, C: CheckpointStrategy> ConvolutionKernels for Autodiff<B, C>
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
         let (done, output) = B::Convolved::forward(x, weight, Convolution { stride, padding });
         let step = ConvolutionBackward::<B>(PhantomData);
-        match step.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(done, output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        }
+        track::<B, C, _, _>(step, nodes, done, output)
     }
 
     fn residual_convolution_folded(
@@ -262,17 +259,11 @@ impl<B: Normalising, C: CheckpointStrategy> NormalisationKernels for Autodiff<B,
         let output = match residual_node {
             None => {
                 let nodes = [x_node, gamma_node, beta_node];
-                match step.prepare::<C>(nodes).compute_bound().stateful() {
-                    OpsKind::Tracked(prep) => prep.finish(done, output),
-                    OpsKind::UnTracked(prep) => prep.finish(output),
-                }
+                track::<B, C, _, _>(step, nodes, done, output)
             }
             Some(residual_node) => {
                 let nodes = [x_node, gamma_node, beta_node, residual_node];
-                match step.prepare::<C>(nodes).compute_bound().stateful() {
-                    OpsKind::Tracked(prep) => prep.finish(done, output),
-                    OpsKind::UnTracked(prep) => prep.finish(output),
-                }
+                track::<B, C, _, _>(step, nodes, done, output)
             }
         };
         (output, mean, variance)
@@ -328,10 +319,7 @@ impl<B: Contrasting, C: CheckpointStrategy> LossKernels for Autodiff<B, C> {
             temperature,
         );
         let step = BackwardOfOne::<B, B::Contrasted>(PhantomData);
-        match step.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(done, loss),
-            OpsKind::UnTracked(prep) => prep.finish(loss),
-        }
+        track::<B, C, _, _>(step, nodes, done, loss)
     }
 }
 
@@ -358,10 +346,20 @@ impl<B: Averaging, C: CheckpointStrategy> PoolingKernels for Autodiff<B, C> {
         let nodes = [x.node()];
         let (done, means) = B::Averaged::forward(x.into_primitive());
         let step = BackwardOfOne::<B, B::Averaged>(PhantomData);
-        match step.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(done, means),
-            OpsKind::UnTracked(prep) => prep.finish(means),
-        }
+        track::<B, C, _, _>(step, nodes, done, means)
+    }
+}
+
+/// The output of an operation, which remembers how to go back if one of its operands wants a gradient.
+fn track<B: Backend, C: CheckpointStrategy, Step: Backward<B, N>, const N: usize>(
+    step: Step,
+    operands: [NodeGuard; N],
+    done: Step::State,
+    output: FloatTensor<B>,
+) -> FloatTensor<Autodiff<B, C>> {
+    match step.prepare::<C>(operands).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(done, output),
+        OpsKind::UnTracked(prep) => prep.finish(output),
     }
 }
 

@@ -15,7 +15,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 
 use super::Parameters;
-use super::types::PG_TYPE;
+use super::types::parameter_of;
 use crate::functions::vector::compares_vectors;
 use crate::functions::vector_arithmetic::any_vector;
 
@@ -52,10 +52,7 @@ pub(super) fn infer(plan: &LogicalPlan, parameters: &mut Parameters) -> Result<(
     })?;
     for (name, field) in plan.get_parameter_fields()? {
         if let (Some(n), Some(field)) = (number(&name), field) {
-            // The protocol's oid is unsigned; columns of oids are wider, so that they compare with any integer.
-            let is_oid = field.metadata().get(PG_TYPE).is_some_and(|name| name == "oid");
-            let data_type = if is_oid { DataType::UInt32 } else { field.data_type().clone() };
-            parameters.settle(n, data_type);
+            parameters.settle(n, parameter_of(&field));
         }
     }
     Ok(())

@@ -224,15 +224,20 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<Field, SqlError> {
 /// an oid, and a vector, whose length is another's.
 pub(super) fn parameter_type(sql_type: &SqlType) -> Option<DataType> {
     let field = field_of(sql_type).ok()?;
-    let name = field.metadata().get(PG_TYPE).map(String::as_str);
-    match (field.data_type(), name) {
-        // The protocol's oid is unsigned; columns of oids are wider, so that they compare with any integer.
-        (DataType::Int64, Some("oid")) => Some(DataType::UInt32),
-        (DataType::Int64, Some(_)) | (DataType::FixedSizeList(..), _) => None,
-        (DataType::Decimal128(..), _) => {
-            Some(DataType::Decimal128(NUMERIC_PRECISION, NUMERIC_SCALE))
-        }
-        (data_type, _) => Some(data_type.clone()),
+    match parameter_of(&field) {
+        // A reg type.
+        DataType::Int64 if field.metadata().contains_key(PG_TYPE) => None,
+        DataType::FixedSizeList(..) => None,
+        DataType::Decimal128(..) => Some(DataType::Decimal128(NUMERIC_PRECISION, NUMERIC_SCALE)),
+        data_type => Some(data_type),
+    }
+}
+
+/// What a parameter is that has the type of this field. The protocol's oid is unsigned; columns of oids are wider, so that they compare with any integer.
+pub(super) fn parameter_of(field: &Field) -> DataType {
+    match field.metadata().get(PG_TYPE) {
+        Some(name) if name == "oid" => DataType::UInt32,
+        _ => field.data_type().clone(),
     }
 }
 

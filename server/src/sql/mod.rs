@@ -41,9 +41,6 @@ use sqlparser::ast::{DataType, Ident};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
-/// Tokens that a type takes at most: `information_schema.x`, `timestamp (6) without time zone [] []`.
-const LONGEST_TYPE: usize = 16;
-
 pub use ast::{
     Algorithm, Body, BuildModel, ComputeFunction, ComputeKind, Convert, Copy, CopyColumns,
     CopyDataFormat, CopyDirection, CopyFile, CopyHeader, CopyTarget, CreateTableUsing,
@@ -172,6 +169,9 @@ fn option_parameters(source: &Source, start: usize, end: usize) -> Vec<(usize, O
         .collect()
 }
 
+/// Tokens that a type takes at most: `information_schema.x`, `timestamp (6) without time zone [] []`.
+const LONGEST_TYPE: usize = 16;
+
 /// `$n::type` and `CAST($n AS type)` where `$n` stands for the first time. As in PostgreSQL, such a cast says what the parameter is.
 fn cast_parameters(source: &Source, start: usize, end: usize) -> Vec<(usize, DataType)> {
     let tokens = &source.tokens[start..end];
@@ -189,7 +189,10 @@ fn cast_parameters(source: &Source, start: usize, end: usize) -> Vec<(usize, Dat
             let next = tokens.get(index + 1)?;
             let casts =
                 next.token == Token::DoubleColon || (next.is_keyword("as") && is_cast(index));
-            let written = tokens[index + 2..].iter().take(LONGEST_TYPE).filter(|_| casts);
+            if !casts {
+                return None;
+            }
+            let written = tokens[index + 2..].iter().take(LONGEST_TYPE);
             let written: Vec<Token> = written.map(|token| token.token.clone()).collect();
             let dialect = dialect::Postgres::for_tokens(written.len());
             let data_type = Parser::new(&dialect).with_tokens(written).parse_data_type();

@@ -35,7 +35,7 @@ fn average<E: Float>(
 
 /// `[images, channels]` to `[images, places, channels]`.
 #[cube(launch)]
-fn spread<E: Float>(
+fn share_out<E: Float>(
     gradient: &[f32],
     x_gradient: &mut [E],
     places: u32,
@@ -64,7 +64,7 @@ impl WayBack<Cube> for DeviceAveraged {
         let [_, height, width, channels] = self.shape;
         let x_gradient = like_of(&gradient, self.shape, self.dtype);
         let is_half = half::is_half(&x_gradient);
-        spread::launch(
+        share_out::launch(
             &gradient.client.clone(),
             cubes(self.shape.iter().product(), UNITS),
             CubeDim::new_1d(UNITS as u32),

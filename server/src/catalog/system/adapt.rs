@@ -499,10 +499,15 @@ fn qualify(root: &mut Expr, access_chain: &mut Vec<AccessExpr>) {
 
 /// The kind of a column of the system catalog, by its name.
 fn operand_kind(expr: &Expr) -> Option<Kind> {
+    column_kind(&column_of(expr)?)
+}
+
+/// The name of a column.
+fn column_of(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::Identifier(ident) => column_kind(&fold(ident)),
-        Expr::CompoundIdentifier(parts) => parts.last().and_then(|ident| column_kind(&fold(ident))),
-        Expr::Nested(inner) => operand_kind(inner),
+        Expr::Identifier(column) => Some(fold(column)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
+        Expr::Nested(inner) => column_of(inner),
         _ => None,
     }
 }
@@ -666,9 +671,14 @@ fn cast_to(inner: &mut Expr, data_type: &mut DataType) -> Option<Expr> {
     None
 }
 
+/// Whether a function is called by this name, without a schema.
+fn is_call_of(function: &Function, name: &str) -> bool {
+    matches!(identifiers(&function.name).as_deref(), Some([called]) if called == name)
+}
+
 /// `ARRAY(SELECT ...)`.
 fn array_of_query(function: &mut Function) -> Option<Expr> {
-    if identifiers(&function.name).as_deref() != Some(&["array".to_string()]) {
+    if !is_call_of(function, "array") {
         return None;
     }
     let FunctionArguments::Subquery(query) = &mut function.args else {
@@ -699,9 +709,7 @@ fn collected(function: &Function) -> Option<&'static str> {
     let [FunctionArg::Unnamed(FunctionArgExpr::Expr(element))] = list.args.as_slice() else {
         return None;
     };
-    if identifiers(&function.name).as_deref() != Some(&["array_agg".to_string()])
-        || function.over.is_some()
-    {
+    if !is_call_of(function, "array_agg") || function.over.is_some() {
         return None;
     }
     match operand_kind(element)? {
@@ -719,12 +727,7 @@ fn without_domains(expr: &mut Expr) -> Option<Expr> {
     };
     let asks = |condition: &Expr| match condition {
         Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
-            let column = match left.as_ref() {
-                Expr::Identifier(column) => Some(column),
-                Expr::CompoundIdentifier(parts) => parts.last(),
-                _ => None,
-            };
-            column.is_some_and(|column| fold(column) == "typtype") && literal(right) == Some("d")
+            column_of(left).as_deref() == Some("typtype") && literal(right) == Some("d")
         }
         _ => false,
     };
@@ -751,9 +754,7 @@ fn without_domains(expr: &mut Expr) -> Option<Expr> {
 fn is_oids(expr: &Expr) -> bool {
     match expr {
         Expr::Nested(inner) => is_oids(inner),
-        Expr::Function(function) => {
-            identifiers(&function.name).as_deref() == Some(&[OID_ARRAY.to_string()])
-        }
+        Expr::Function(function) => is_call_of(function, OID_ARRAY),
         Expr::Subquery(query) => match query.body.as_ref() {
             SetExpr::Select(select) => matches!(
                 select.projection.as_slice(),
@@ -767,7 +768,7 @@ fn is_oids(expr: &Expr) -> bool {
 
 /// `coalesce(array, '{}')`.
 fn or_empty(function: &mut Function) -> Option<Expr> {
-    if identifiers(&function.name).as_deref() != Some(&["coalesce".to_string()]) {
+    if !is_call_of(function, "coalesce") {
         return None;
     }
     let FunctionArguments::List(list) = &mut function.args else {
