@@ -13,10 +13,15 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, DeviceKind, Distribution, Tensor};
 use std::time::{Duration, Instant};
 use thanosql_ml::kernels::{
-    Activation, Convolution, batch_norm, channels_last, conv2d, conv2d_folded, global_average_pool,
+    Activation, Convolution, FoldedConvolution, batch_norm, channels_last, conv2d,
+    global_average_pool,
 };
 
 const BATCH: usize = 128;
+
+/// Images larger than those of digits come in smaller batches, as in training.
+const LARGE_BATCH: usize = 32;
+const LARGE_SIDE: usize = 28;
 const EPSILON: f64 = 1e-5;
 
 fn main() {
@@ -72,16 +77,22 @@ fn convolutions(quick: bool) {
         (64, 128, 7, 3, 2),
         (32, 64, 14, 1, 2),
         (512, 512, 4, 3, 1),
+        (3, 64, 224, 7, 2),
+        (64, 64, 56, 3, 1),
+        (64, 128, 56, 3, 2),
+        (256, 256, 14, 3, 1),
+        (512, 512, 7, 3, 1),
     ] {
+        let batch = if size > LARGE_SIDE { LARGE_BATCH } else { BATCH };
         let device = Device::flex();
         let autodiff = device.clone().autodiff();
         let options = Convolution { stride: [stride; 2], padding: [kernel / 2; 2] };
         let out_size = (size + 2 * (kernel / 2) - kernel) / stride + 1;
         let operations =
-            (2 * BATCH * out_size * out_size * outputs * inputs * kernel * kernel) as f64;
+            (2 * batch * out_size * out_size * outputs * inputs * kernel * kernel) as f64;
         let rate = |time: Duration| operations * 1e-9 / time.as_secs_f64();
 
-        let x = random([BATCH, size, size, inputs], &device);
+        let x = random([batch, size, size, inputs], &device);
         let weight = random([outputs, inputs, kernel, kernel], &device);
         let forward = best(|| (), |()| conv2d(x.clone(), weight.clone(), options));
         let tracked = |x_tracked: bool, weight_tracked: bool| {
@@ -102,7 +113,7 @@ fn convolutions(quick: bool) {
             )
         };
         print!(
-            "{inputs:4} -> {outputs:3}, {size:2}x{size:<2}, {kernel}x{kernel}/{stride}: {:6.1} {:6.1} {:6.1}",
+            "{inputs:4} -> {outputs:3}, {size:3}x{size:<3}, {kernel}x{kernel}/{stride}: {:6.1} {:6.1} {:6.1}",
             rate(forward),
             rate(backward(true, false)),
             rate(backward(false, true)),
@@ -228,12 +239,13 @@ fn normalisations() {
     }
 }
 
-/// A residual network's parameters: the stem, then for each stage two convolutions and perhaps a shortcut.
-struct Network {
-    stem: Unit,
-    blocks: Vec<(Unit, Unit, Option<Unit>)>,
+/// A residual network's layers: the stem, then for each stage two convolutions and perhaps a shortcut.
+struct Network<L> {
+    stem: L,
+    blocks: Vec<(L, L, Option<L>)>,
 }
 
+/// A layer that learns.
 struct Unit {
     weight: Tensor<4>,
     gamma: Tensor<1>,
@@ -241,16 +253,34 @@ struct Unit {
     options: Convolution,
 }
 
-impl Network {
-    fn new(widths: &[usize], stem_stride: usize, device: &Device) -> Network {
-        let learned = device.is_autodiff();
-        let unit = |inputs: usize, outputs: usize, kernel: usize, stride: usize| Unit {
-            weight: (random([outputs, inputs, kernel, kernel], device) * 0.1)
-                .set_require_grad(learned),
-            gamma: Tensor::ones([outputs], device).set_require_grad(learned),
-            beta: Tensor::zeros([outputs], device).set_require_grad(learned),
+impl Unit {
+    fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, device: &Device) -> Unit {
+        let weight = random([outputs, inputs, kernel, kernel], device) * 0.1;
+        Unit {
+            weight: weight.require_grad(),
+            gamma: Tensor::ones([outputs], device).require_grad(),
+            beta: Tensor::zeros([outputs], device).require_grad(),
             options: Convolution { stride: [stride; 2], padding: [kernel / 2; 2] },
-        };
+        }
+    }
+
+    fn learn(&self, x: Tensor<4>, residual: Option<Tensor<4>>, last: Activation) -> Tensor<4> {
+        let y = conv2d(x, self.weight.clone(), self.options);
+        batch_norm(y, self.gamma.clone(), self.beta.clone(), EPSILON, residual, last).output
+    }
+
+    fn fixed(&self) -> FoldedConvolution {
+        let (weight, bias) = (self.weight.clone().inner(), self.beta.clone().inner());
+        FoldedConvolution::new(weight, bias, self.options)
+    }
+}
+
+impl<L> Network<L> {
+    fn new(
+        widths: &[usize],
+        stem_stride: usize,
+        unit: impl Fn(usize, usize, usize, usize) -> L,
+    ) -> Self {
         let mut inputs = widths[0];
         let mut blocks = Vec::new();
         for (stage, &outputs) in widths.iter().enumerate() {
@@ -262,35 +292,11 @@ impl Network {
         Network { stem: unit(1, widths[0], 3, stem_stride), blocks }
     }
 
-    fn learn(&self, images: Tensor<4>) -> Tensor<2> {
-        let layer = |unit: &Unit, x: Tensor<4>, residual, activation| {
-            let y = conv2d(x, unit.weight.clone(), unit.options);
-            batch_norm(y, unit.gamma.clone(), unit.beta.clone(), EPSILON, residual, activation)
-                .output
-        };
-        let mut x = layer(&self.stem, channels_last(images), None, Activation::Relu);
-        for (first, second, shortcut) in &self.blocks {
-            let y = layer(first, x.clone(), None, Activation::Relu);
-            let residual = match shortcut {
-                Some(shortcut) => layer(shortcut, x, None, Activation::None),
-                None => x,
-            };
-            x = layer(second, y, Some(residual), Activation::Relu);
-        }
-        global_average_pool(x)
-    }
-
-    fn embed(&self, images: Tensor<4>) -> Tensor<2> {
-        let layer = |unit: &Unit, x: Tensor<4>, residual, activation| {
-            conv2d_folded(
-                x,
-                unit.weight.clone(),
-                unit.beta.clone(),
-                residual,
-                activation,
-                unit.options,
-            )
-        };
+    fn forward(
+        &self,
+        images: Tensor<4>,
+        layer: impl Fn(&L, Tensor<4>, Option<Tensor<4>>, Activation) -> Tensor<4>,
+    ) -> Tensor<2> {
         let mut x = layer(&self.stem, channels_last(images), None, Activation::Relu);
         for (first, second, shortcut) in &self.blocks {
             let y = layer(first, x.clone(), None, Activation::Relu);
@@ -311,12 +317,19 @@ fn networks() {
     for (widths, stem_stride) in [([16, 32, 64], 1), ([32, 64, 128], 1), ([32, 64, 128], 2)] {
         let device = Device::flex();
         let images = random([BATCH, 1, 28, 28], &device);
-        let network = Network::new(&widths, stem_stride, &device.clone().autodiff());
-        let fixed = Network::new(&widths, stem_stride, &device);
+        let autodiff = device.clone().autodiff();
+        let unit =
+            |inputs, outputs, kernel, stride| Unit::new(inputs, outputs, kernel, stride, &autodiff);
+        let network = Network::new(&widths, stem_stride, unit);
+        let fixed = Network::new(&widths, stem_stride, |inputs, outputs, kernel, stride| {
+            unit(inputs, outputs, kernel, stride).fixed()
+        });
+        let learn = |images| network.forward(images, Unit::learn);
+        let embed = |images| fixed.forward(images, FoldedConvolution::forward);
         let tracked = || Tensor::from_inner(images.clone());
-        let forward = best(tracked, |images| network.learn(images));
-        let both = best(tracked, |images| network.learn(images).sum().backward());
-        let embedding = best(|| images.clone(), |images| fixed.embed(images));
+        let forward = best(tracked, learn);
+        let both = best(tracked, |images| learn(images).sum().backward());
+        let embedding = best(|| images.clone(), embed);
         let rate = |time: Duration| BATCH as f64 / time.as_secs_f64();
         println!(
             "{widths:?}, stem stride {stem_stride}: {:7.0} {:7.0} {:7.0}",

@@ -8,64 +8,43 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::residual::pool;
 use super::{Architecture, NORM_EPSILON, Scale, UnitPlan};
-use crate::kernels::{Activation, channels_last, conv2d_folded, global_average_pool};
+use crate::kernels::{Activation, FoldedConvolution, channels_last, global_average_pool};
 use crate::weights::Weights;
 
 /// A convolution with the bias that its normalisation has become.
-#[derive(Debug)]
-struct FoldedUnit {
-    plan: UnitPlan,
-    /// `[outputs, inputs, kernel, kernel]`
-    weight: Tensor<4>,
-    /// `[outputs]`
-    bias: Tensor<1>,
-}
-
-impl FoldedUnit {
-    fn new(plan: UnitPlan, weights: &Weights, device: &Device) -> Self {
-        let part = |part: &str| weights.get(&format!("{}.{part}", plan.name));
-        let (weight, gamma, beta) = (part("weight"), part("gamma"), part("beta"));
-        let (mean, variance) = (part("mean"), part("variance"));
-        let mut folded = weight.values.clone();
-        let mut bias = Vec::with_capacity(plan.outputs);
-        let per_output = plan.inputs * plan.kernel * plan.kernel;
-        for (output, values) in folded.chunks_exact_mut(per_output).enumerate() {
-            // A variance is not negative; one from a file may be, and must not give NaN.
-            let variance = f64::from(variance.values[output]).max(0.0);
-            let scale = f64::from(gamma.values[output]) / (variance + NORM_EPSILON).sqrt();
-            for value in values {
-                *value = (f64::from(*value) * scale) as f32;
-            }
-            bias.push(
-                (f64::from(beta.values[output]) - f64::from(mean.values[output]) * scale) as f32,
-            );
+fn fold(plan: UnitPlan, weights: &Weights, device: &Device) -> FoldedConvolution {
+    let part = |part: &str| weights.get(&format!("{}.{part}", plan.name));
+    let (weight, gamma, beta) = (part("weight"), part("gamma"), part("beta"));
+    let (mean, variance) = (part("mean"), part("variance"));
+    let mut folded = weight.values.clone();
+    let mut bias = Vec::with_capacity(plan.outputs);
+    let per_output = plan.inputs * plan.kernel * plan.kernel;
+    for (output, values) in folded.chunks_exact_mut(per_output).enumerate() {
+        // A variance is not negative; one from a file may be, and must not give NaN.
+        let variance = f64::from(variance.values[output]).max(0.0);
+        let scale = f64::from(gamma.values[output]) / (variance + NORM_EPSILON).sqrt();
+        for value in values {
+            *value = (f64::from(*value) * scale) as f32;
         }
-        Self {
-            weight: Tensor::from_data(TensorData::new(folded, weight.shape.clone()), device),
-            bias: Tensor::from_data(TensorData::new(bias, [plan.outputs]), device),
-            plan,
-        }
+        bias.push((f64::from(beta.values[output]) - f64::from(mean.values[output]) * scale) as f32);
     }
-
-    /// `[batch, height, width, inputs]` to `[batch, height / stride, width / stride, outputs]`, with `added` added before the activation.
-    fn forward(&self, x: Tensor<4>, added: Option<Tensor<4>>, activation: Activation) -> Tensor<4> {
-        let (weight, bias) = (self.weight.clone(), self.bias.clone());
-        conv2d_folded(x, weight, bias, added, activation, self.plan.convolution())
-    }
+    let weight = Tensor::from_data(TensorData::new(folded, weight.shape.clone()), device);
+    let bias = Tensor::from_data(TensorData::new(bias, [plan.outputs]), device);
+    FoldedConvolution::new(weight, bias, plan.convolution())
 }
 
 #[derive(Debug)]
 struct FoldedBlock {
-    first: FoldedUnit,
-    second: FoldedUnit,
-    shortcut: Option<FoldedUnit>,
+    first: FoldedConvolution,
+    second: FoldedConvolution,
+    shortcut: Option<FoldedConvolution>,
 }
 
 /// The network for inference.
 #[derive(Debug)]
 pub(crate) struct FoldedEncoder {
     normalization: Option<Scale>,
-    stem: FoldedUnit,
+    stem: FoldedConvolution,
     max_pool: bool,
     blocks: Vec<FoldedBlock>,
 }
@@ -73,7 +52,7 @@ pub(crate) struct FoldedEncoder {
 impl FoldedEncoder {
     /// Builds it from weights that hold all of [`Architecture::parameters`].
     pub(crate) fn new(architecture: &Architecture, weights: &Weights, device: &Device) -> Self {
-        let unit = |plan| FoldedUnit::new(plan, weights, device);
+        let unit = |plan| fold(plan, weights, device);
         Self {
             normalization: architecture.normalization.map(|scale| scale.on(device)),
             stem: unit(architecture.stem_plan()),

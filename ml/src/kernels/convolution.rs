@@ -147,7 +147,40 @@ pub(super) struct Finish<'a> {
     pub(super) relu: bool,
 }
 
-/// `output = convolution(input, weight)`, then bias, residual and ReLU where asked for.
+/// Weights laid out for the forward pass over images of any size.
+#[derive(Debug)]
+pub(super) enum Packed {
+    /// By the positions of a window.
+    Windows(Vec<f32>),
+    /// Of each point of Winograd's tiles.
+    Points(Vec<Vec<f32>>),
+}
+
+impl Packed {
+    /// Lays them out; of `geometry` neither the batch nor the image's size matters.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many weights as `geometry` says.
+    pub(super) fn new(instructions: Instructions, geometry: &Geometry, weight: &[f32]) -> Self {
+        assert_eq!(weight.len(), geometry.weight_values(), "weight");
+        if winograd::suits(geometry) {
+            Self::Points(winograd::pack(instructions, geometry, weight))
+        } else {
+            Self::Windows(pack_weights(instructions, weight, &geometry.weight_layout()))
+        }
+    }
+
+    /// Keeps the memory for other operations.
+    pub(super) fn recycle(self) {
+        match self {
+            Self::Windows(packed) => buffers::give(packed),
+            Self::Points(points) => points.into_iter().for_each(buffers::give),
+        }
+    }
+}
+
+/// `output = convolution(input, weight)`, then bias, residual and ReLU where asked for. `packed` is laid out for these instructions and these channels.
 ///
 /// # Panics
 ///
@@ -156,12 +189,11 @@ pub(super) fn forward(
     instructions: Instructions,
     geometry: &Geometry,
     input: &[f32],
-    weight: &[f32],
+    packed: &Packed,
     finish: Finish<'_>,
     output: &mut [f32],
 ) {
     assert_eq!(input.len(), geometry.batch * geometry.input_length(), "input");
-    assert_eq!(weight.len(), geometry.weight_values(), "weight");
     assert_eq!(output.len(), geometry.output_values(), "output");
     if output.is_empty() {
         return;
@@ -169,10 +201,12 @@ pub(super) fn forward(
     if let Some(residual) = finish.residual {
         assert_eq!(residual.len(), output.len(), "residual");
     }
-    if winograd::suits(geometry) {
-        return winograd::forward(instructions, geometry, input, weight, finish, output);
-    }
-    let packed = pack_weights(instructions, weight, &geometry.weight_layout());
+    let packed = match packed {
+        Packed::Windows(packed) => packed,
+        Packed::Points(points) => {
+            return winograd::forward(instructions, geometry, input, points, finish, output);
+        }
+    };
     let bias = finish.bias.map(|bias| {
         assert_eq!(bias.len(), geometry.out_channels, "bias");
         let mut padded = bias.to_vec();
@@ -200,7 +234,7 @@ pub(super) fn forward(
             correlate(
                 instructions,
                 windows,
-                &packed,
+                packed,
                 geometry.out_channels,
                 targets,
                 epilogue,
@@ -208,7 +242,6 @@ pub(super) fn forward(
             );
         });
     });
-    buffers::give(packed);
 }
 
 /// The gradient of the input from that of the output.
@@ -763,10 +796,11 @@ mod tests {
             for set in Instructions::available() {
                 // Results must not depend on what the buffers held.
                 let mut actual = vec![f32::NAN; output.len()];
-                forward(set, &geometry, &x, &weight, Finish::default(), &mut actual);
+                let packed = Packed::new(set, &geometry, &weight);
+                forward(set, &geometry, &x, &packed, Finish::default(), &mut actual);
                 assert_close(&actual, &output, "forward", &geometry);
                 let finish = Finish { bias: Some(&bias), residual: Some(&residual), relu: true };
-                forward(set, &geometry, &x, &weight, finish, &mut actual);
+                forward(set, &geometry, &x, &packed, finish, &mut actual);
                 assert_close(&actual, &finished, "finished forward", &geometry);
                 let mut actual = vec![f32::NAN; x.len()];
                 input_gradient(set, &geometry, &weight, &gradient, &mut actual);
@@ -797,7 +831,8 @@ mod tests {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| {
                     let mut output = vec![0.0; geometry.output_values()];
-                    forward(set, &geometry, &x, &weight, Finish::default(), &mut output);
+                    let packed = Packed::new(set, &geometry, &weight);
+                    forward(set, &geometry, &x, &packed, Finish::default(), &mut output);
                     let mut input_gradients = vec![0.0; x.len()];
                     input_gradient(set, &geometry, &weight, &gradient, &mut input_gradients);
                     let mut weight_gradients = vec![0.0; weight.len()];
@@ -818,7 +853,8 @@ mod tests {
             let x = numbers(geometry.batch * geometry.input_length(), 1);
             let weight = numbers(geometry.weight_values(), 2);
             let mut together = vec![0.0; geometry.output_values()];
-            forward(set, &geometry, &x, &weight, Finish::default(), &mut together);
+            let packed = Packed::new(set, &geometry, &weight);
+            forward(set, &geometry, &x, &packed, Finish::default(), &mut together);
             let alone_geometry = Geometry { batch: 1, ..geometry };
             let last = geometry.batch - 1;
             let mut alone = vec![0.0; alone_geometry.output_values()];
@@ -826,7 +862,7 @@ mod tests {
                 set,
                 &alone_geometry,
                 &x[last * geometry.input_length()..],
-                &weight,
+                &packed,
                 Finish::default(),
                 &mut alone,
             );

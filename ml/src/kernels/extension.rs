@@ -6,9 +6,10 @@
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::buffers;
-use super::convolution::{self, Finish, Geometry};
+use super::convolution::{self, Finish, Geometry, Packed};
 use super::normalisation::{self, Statistics};
 use super::simd::Instructions;
 use super::{AdamWConstants, AdamWStep, Convolution, ViewForm, adamw};
@@ -18,7 +19,6 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Bytes, DType, Shape};
@@ -55,7 +55,23 @@ pub(super) trait ConvolutionKernels: Backend {
         stride: [usize; 2],
         padding: [usize; 2],
     ) -> FloatTensor<Self>;
+}
 
+/// Convolutions of channels-last images by weights that are laid out already.
+#[backend_extension(Flex)]
+pub(super) trait PackedKernels: Backend {
+    /// Convolution, bias, residual sum and ReLU in one.
+    fn packed_convolution(
+        x: FloatTensor<Self>,
+        #[extension_type] residual: Summand<Self>,
+        layer: Arc<PackedConvolution>,
+        relu: bool,
+    ) -> FloatTensor<Self>;
+}
+
+/// The same on a GPU, which takes weights as they are.
+#[backend_extension(Cube)]
+pub(super) trait FoldedKernels: Backend {
     /// Convolution, bias, residual sum and ReLU in one.
     fn residual_convolution_folded(
         x: FloatTensor<Self>,
@@ -66,6 +82,37 @@ pub(super) trait ConvolutionKernels: Backend {
         padding: [usize; 2],
         relu: bool,
     ) -> FloatTensor<Self>;
+}
+
+/// A convolution with its bias, weights laid out for this processor; for images of any size.
+#[derive(Debug)]
+pub(super) struct PackedConvolution {
+    instructions: Instructions,
+    /// `[out_channels, in_channels, kernel_height, kernel_width]`
+    shape: [usize; 4],
+    options: Convolution,
+    packed: Packed,
+    bias: Vec<f32>,
+}
+
+impl PackedConvolution {
+    /// `weight` as for [`conv2d`](super::conv2d), a bias for every output channel.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ from those of `shape`.
+    pub(super) fn new(
+        weight: &[f32],
+        shape: [usize; 4],
+        bias: Vec<f32>,
+        options: Convolution,
+    ) -> Self {
+        assert_eq!(bias.len(), shape[0], "bias");
+        let instructions = Instructions::detect();
+        let no_image = [0, 0, 0, shape[1]];
+        let packed = Packed::new(instructions, &geometry(no_image, shape, options), weight);
+        Self { instructions, shape, options, packed, bias }
+    }
 }
 
 /// Normalisation of channels-last images.
@@ -90,29 +137,28 @@ impl ConvolutionKernels for Flex {
         stride: [usize; 2],
         padding: [usize; 2],
     ) -> FlexTensor {
-        let geometry = geometry(&x, &weight, stride, padding);
+        let options = Convolution { stride, padding };
+        let geometry = geometry(x.shape().dims(), weight.shape().dims(), options);
         let x = in_order(x);
-        let output = convolve(&geometry, &x, &in_order(weight), Finish::default());
+        let output = convolve_once(&geometry, &x, &in_order(weight));
         recycle(x);
         output
     }
+}
 
-    fn residual_convolution_folded(
+impl PackedKernels for Flex {
+    fn packed_convolution(
         x: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
         residual: Summand<Self>,
-        stride: [usize; 2],
-        padding: [usize; 2],
+        layer: Arc<PackedConvolution>,
         relu: bool,
     ) -> FlexTensor {
-        let geometry = geometry(&x, &weight, stride, padding);
-        let bias = in_order(bias);
+        let geometry = geometry(x.shape().dims(), layer.shape, layer.options);
         let residual = residual.into_option().map(in_order);
         let finish =
-            Finish { bias: Some(values(&bias)), residual: residual.as_ref().map(values), relu };
+            Finish { bias: Some(&layer.bias), residual: residual.as_ref().map(values), relu };
         let x = in_order(x);
-        let output = convolve(&geometry, &x, &in_order(weight), finish);
+        let output = convolve(layer.instructions, &geometry, &x, &layer.packed, finish);
         recycle(x);
         if let Some(residual) = residual {
             recycle(residual);
@@ -155,26 +201,6 @@ impl<B: Convolving, C: CheckpointStrategy> ConvolutionKernels for Autodiff<B, C>
         let (done, output) = B::Convolved::forward(x, weight, Convolution { stride, padding });
         let step = ConvolutionBackward::<B>(PhantomData);
         track::<B, C, _, _>(step, nodes, done, output)
-    }
-
-    fn residual_convolution_folded(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        residual: Summand<Self>,
-        stride: [usize; 2],
-        padding: [usize; 2],
-        relu: bool,
-    ) -> FloatTensor<Self> {
-        // Meant for inference; with gradients it is the chain of its parts.
-        let channels = bias.shape()[0];
-        let mut output = Self::residual_convolution(x, weight, stride, padding);
-        output =
-            Self::float_add(output, Self::float_reshape(bias, Shape::from([1, 1, 1, channels])));
-        if let Summand::Residual(residual) = residual {
-            output = Self::float_add(output, residual);
-        }
-        if relu { Self::relu(output) } else { output }
     }
 }
 
@@ -470,9 +496,9 @@ pub(super) struct FlexConvolved {
 
 impl Convolved<Flex> for FlexConvolved {
     fn forward(x: FlexTensor, weight: FlexTensor, options: Convolution) -> (Self, FlexTensor) {
-        let geometry = geometry(&x, &weight, options.stride, options.padding);
+        let geometry = geometry(x.shape().dims(), weight.shape().dims(), options);
         let (x, weight) = (in_order(x), in_order(weight));
-        let output = convolve(&geometry, &x, &weight, Finish::default());
+        let output = convolve_once(&geometry, &x, &weight);
         (Self { geometry, x, weight }, output)
     }
 
@@ -642,37 +668,35 @@ fn register<B: Backend>(
 }
 
 fn convolve(
+    instructions: Instructions,
     geometry: &Geometry,
     x: &FlexTensor,
-    weight: &FlexTensor,
+    packed: &Packed,
     finish: Finish<'_>,
 ) -> FlexTensor {
     let mut output = buffers::take(geometry.output_values());
-    convolution::forward(
-        Instructions::detect(),
-        geometry,
-        values(x),
-        values(weight),
-        finish,
-        &mut output,
-    );
+    convolution::forward(instructions, geometry, values(x), packed, finish, &mut output);
     let [height, width] = geometry.output();
     tensor(output, [geometry.batch, height, width, geometry.out_channels])
 }
 
-/// The shapes of a convolution, from its operands.
+/// As [`convolve`], by weights that are laid out for this one time.
+fn convolve_once(geometry: &Geometry, x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
+    let instructions = Instructions::detect();
+    let packed = Packed::new(instructions, geometry, values(weight));
+    let output = convolve(instructions, geometry, x, &packed, Finish::default());
+    packed.recycle();
+    output
+}
+
+/// The shapes of a convolution, from those of images and weights.
 ///
 /// # Panics
 ///
-/// If input and weights do not have the same number of channels.
-fn geometry(
-    x: &FlexTensor,
-    weight: &FlexTensor,
-    stride: [usize; 2],
-    padding: [usize; 2],
-) -> Geometry {
-    let [batch, height, width, in_channels] = x.shape().dims();
-    let [out_channels, weight_channels, kernel_height, kernel_width] = weight.shape().dims();
+/// If the two do not have the same number of channels.
+fn geometry(x: [usize; 4], weight: [usize; 4], options: Convolution) -> Geometry {
+    let [batch, height, width, in_channels] = x;
+    let [out_channels, weight_channels, kernel_height, kernel_width] = weight;
     assert_eq!(in_channels, weight_channels, "the input has as many channels as the weights");
     Geometry {
         batch,
@@ -680,8 +704,8 @@ fn geometry(
         out_channels,
         input: [height, width],
         kernel: [kernel_height, kernel_width],
-        stride,
-        padding,
+        stride: options.stride,
+        padding: options.padding,
     }
 }
 

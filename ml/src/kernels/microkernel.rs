@@ -30,6 +30,10 @@ use rayon::prelude::*;
 /// Lanes of the widest register.
 const MAX_WIDTH: usize = 16;
 
+/// From so many weights of a window on, the gradients of so many windows are gathered, to stay in the nearest cache while all weights pass by.
+const MIN_WEIGHTS_TO_GATHER: usize = 192;
+const WINDOWS_AT_ONCE: usize = 64;
+
 /// Where the windows lie in a buffer of input values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows<'a> {
@@ -373,33 +377,42 @@ impl Kernel for AccumulateWeights<'_> {
             "a gradient for every window"
         );
 
-        // The last vector may reach beyond the last channel: then the panel is copied and filled up with zeros.
-        let mut copied = Vec::new();
-        for first in (0..padded).step_by(2 * L::WIDTH) {
-            let width = (2 * L::WIDTH).min(padded - first);
-            let sums = &mut self.sums[first * window_length..][..width * window_length];
-            let (gradients, stride) = if first + width <= self.channels {
-                (&self.gradients[first.min(self.gradients.len())..], self.channels)
-            } else {
-                copied.clear();
-                for gradient in self.gradients.chunks_exact(self.channels) {
-                    copied.extend_from_slice(&gradient[first..]);
-                    copied.resize(copied.len() + width - (self.channels - first), 0.0);
-                }
-                (&copied[..], width)
-            };
-            assert!(
-                windows.origins.is_empty()
-                    || (windows.origins.len() - 1) * stride + width <= gradients.len(),
-                "every gradient lies in its slice"
-            );
-            // SAFETY: the windows and the gradients have just been found inside their slices, and `sums` holds `width` values
-            // for each position of the window.
-            unsafe {
-                if width == 2 * L::WIDTH {
-                    accumulate_panel::<L, ROWS, 2>(lanes, windows, gradients, stride, sums);
+        // Gradients of a panel lie apart, and fall on few places of the nearest cache. Where many weights pass by, they are laid together, a few windows at a time.
+        let panel_width = 2 * L::WIDTH;
+        let gathers = self.channels != panel_width && window_length >= MIN_WEIGHTS_TO_GATHER;
+        let at_once = if gathers { WINDOWS_AT_ONCE } else { windows.origins.len().max(1) };
+        let mut gathered = Vec::new();
+        for (origins, gradients) in
+            windows.origins.chunks(at_once).zip(self.gradients.chunks(at_once * self.channels))
+        {
+            let windows = Windows { origins, ..windows };
+            for first in (0..padded).step_by(panel_width) {
+                let width = panel_width.min(padded - first);
+                let live = width.min(self.channels - first);
+                let sums = &mut self.sums[first * window_length..][..width * window_length];
+                // The last vector may reach beyond the last channel: then it is filled up with zeros.
+                let (gradients, stride) = if gathers || live < width {
+                    gathered.clear();
+                    for gradient in gradients.chunks_exact(self.channels) {
+                        gathered.extend_from_slice(&gradient[first..first + live]);
+                        gathered.resize(gathered.len() + width - live, 0.0);
+                    }
+                    (&gathered[..], width)
                 } else {
-                    accumulate_panel::<L, ROWS, 1>(lanes, windows, gradients, stride, sums);
+                    (&gradients[first..], self.channels)
+                };
+                assert!(
+                    (origins.len() - 1) * stride + width <= gradients.len(),
+                    "every gradient lies in its slice"
+                );
+                // SAFETY: the windows and the gradients have just been found inside their slices, and `sums` holds `width` values
+                // for each position of the window.
+                unsafe {
+                    if width == panel_width {
+                        accumulate_panel::<L, ROWS, 2>(lanes, windows, gradients, stride, sums);
+                    } else {
+                        accumulate_panel::<L, ROWS, 1>(lanes, windows, gradients, stride, sums);
+                    }
                 }
             }
         }
@@ -428,45 +441,30 @@ unsafe fn accumulate_panel<L: Lanes, const ROWS: usize, const VECTORS: usize>(
             let left = windows.segment_length - position;
             let sums = sums[position * panel_width..].as_mut_ptr();
             let values = values.wrapping_add(position);
+            let (origins, gradients) = (windows.origins, gradients.as_ptr());
             // SAFETY: `left` positions remain in this segment of every window and in `sums`, and no tile takes more.
             unsafe {
-                if left >= ROWS {
-                    accumulate_tile::<L, ROWS, VECTORS>(
-                        lanes,
-                        values,
-                        windows.origins,
-                        gradients.as_ptr(),
-                        stride,
-                        sums,
-                    );
-                    position += ROWS;
-                } else if left >= 4 {
-                    accumulate_tile::<L, 4, VECTORS>(
-                        lanes,
-                        values,
-                        windows.origins,
-                        gradients.as_ptr(),
-                        stride,
-                        sums,
-                    );
-                    position += 4;
-                } else {
-                    accumulate_tile::<L, 1, VECTORS>(
-                        lanes,
-                        values,
-                        windows.origins,
-                        gradients.as_ptr(),
-                        stride,
-                        sums,
-                    );
-                    position += 1;
+                // Inlined one by one: called by its address, a tile would lack the instructions.
+                macro_rules! tile {
+                    ($rows:expr) => {
+                        accumulate_tile::<L, { $rows }, VECTORS>(
+                            lanes, values, origins, gradients, stride, sums,
+                        )
+                    };
                 }
+                position += match left {
+                    _ if left >= ROWS => tile!(ROWS),
+                    6.. => tile!(6),
+                    3.. => tile!(3),
+                    2 => tile!(2),
+                    _ => tile!(1),
+                };
             }
         }
     }
 }
 
-/// `ROWS` positions of a segment by `VECTORS` vectors of channels, summed over all windows.
+/// `ROWS` positions of a segment by `VECTORS` vectors of channels, summed over all windows. Gives `ROWS`.
 ///
 /// # Safety
 ///
@@ -480,7 +478,7 @@ unsafe fn accumulate_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     gradients: *const f32,
     stride: usize,
     sums: *mut f32,
-) {
+) -> usize {
     // SAFETY: the caller vouches for every address.
     unsafe {
         let mut tile: [[L::Vector; VECTORS]; ROWS] = std::array::from_fn(|row| {
@@ -506,4 +504,5 @@ unsafe fn accumulate_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
             }
         }
     }
+    ROWS
 }

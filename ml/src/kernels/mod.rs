@@ -17,7 +17,7 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use thanosql_ml::kernels::{Activation, Convolution, batch_norm, conv2d, conv2d_folded, fold_batch_norm};
+//! use thanosql_ml::kernels::{Activation, Convolution, FoldedConvolution, batch_norm, conv2d, fold_batch_norm};
 //!
 //! let device = Device::flex();
 //! let x = Tensor::<4>::ones([2, 8, 8, 16], &device);
@@ -31,7 +31,8 @@
 //! let z = batch_norm(z, gamma.clone(), beta.clone(), 1e-5, Some(x.clone()), Activation::Relu);
 //!
 //! let (weight, bias) = fold_batch_norm(weight, gamma, beta, z.mean, z.variance, 1e-5);
-//! let z = conv2d_folded(x.clone(), weight, bias, Some(x), Activation::Relu, moves);
+//! let folded = FoldedConvolution::new(weight, bias, moves);
+//! let z = folded.forward(x.clone(), Some(x), Activation::Relu);
 //! assert_eq!(z.dims(), [2, 8, 8, 16]);
 //! ```
 //!
@@ -52,9 +53,10 @@ mod winograd;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor};
 use extension::{
-    ConvolutionKernels, InPlaceKernels, LossKernels, NormalisationKernels, OptimizerKernels,
-    PoolingKernels, Summand, ViewKernels,
+    ConvolutionKernels, FoldedKernels, InPlaceKernels, LossKernels, NormalisationKernels,
+    OptimizerKernels, PackedConvolution, PackedKernels, PoolingKernels, Summand, ViewKernels,
 };
+use std::sync::Arc;
 
 /// What gradients between layers that have 16-bit numbers are multiplied by.
 pub const HALF_GRADIENT_SCALE: f32 = 4_096.0;
@@ -169,28 +171,79 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, options: Convolution) -> Tensor<4
 }
 
 /// Convolution with a bias, then the residual sum and the activation: a layer at inference, its batch normalisation folded into
-/// weight and bias by [`fold_batch_norm`]. Differentiable, but not faster than its parts when gradients are wanted.
-///
-/// # Shapes
-///
-/// As [`conv2d`]; `bias` is `[out_channels]` and `residual` has the shape of the result.
-pub fn conv2d_folded(
-    x: Tensor<4>,
+/// weight and bias by [`fold_batch_norm`]. On the CPU the weights are laid out for the kernels once, here, and not with every batch.
+#[derive(Clone, Debug)]
+pub struct FoldedConvolution(Folded);
+
+#[derive(Clone, Debug)]
+enum Folded {
+    OnCpu(Arc<PackedConvolution>),
+    OnGpu(Box<Plain>),
+}
+
+/// A layer as it was given.
+#[derive(Clone, Debug)]
+struct Plain {
     weight: Tensor<4>,
     bias: Tensor<1>,
-    residual: Option<Tensor<4>>,
-    activation: Activation,
     options: Convolution,
-) -> Tensor<4> {
-    Tensor::from_dispatch(<Dispatch as ConvolutionKernels>::residual_convolution_folded(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        bias.into_dispatch(),
-        Summand::new(residual.map(Tensor::into_dispatch)),
-        options.stride,
-        options.padding,
-        activation == Activation::Relu,
-    ))
+}
+
+impl FoldedConvolution {
+    /// `weight` is as for [`conv2d`], `bias` `[out_channels]`; neither has gradients.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not fit, or the numbers are not `f32`.
+    pub fn new(weight: Tensor<4>, bias: Tensor<1>, options: Convolution) -> Self {
+        if !is_on_cpu(&weight.device()) {
+            return Self(Folded::OnGpu(Box::new(Plain { weight, bias, options })));
+        }
+        let shape = weight.dims();
+        let weight = weight.into_data();
+        let weight = weight.as_slice().expect("weights are f32");
+        let bias = bias.into_data().try_into_vec().expect("a bias is f32");
+        Self(Folded::OnCpu(Arc::new(PackedConvolution::new(weight, shape, bias, options))))
+    }
+
+    /// Its result, without gradients.
+    ///
+    /// # Shapes
+    ///
+    /// As [`conv2d`]; `residual` has the shape of the result.
+    ///
+    /// # Panics
+    ///
+    /// As [`conv2d`], or if `x` lies on another device than the weights did.
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        residual: Option<Tensor<4>>,
+        activation: Activation,
+    ) -> Tensor<4> {
+        let residual = Summand::new(residual.map(Tensor::into_dispatch));
+        let relu = activation == Activation::Relu;
+        Tensor::from_dispatch(match &self.0 {
+            Folded::OnCpu(layer) => {
+                let layer = Arc::clone(layer);
+                <Dispatch as PackedKernels>::packed_convolution(
+                    x.into_dispatch(),
+                    residual,
+                    layer,
+                    relu,
+                )
+            }
+            Folded::OnGpu(layer) => <Dispatch as FoldedKernels>::residual_convolution_folded(
+                x.into_dispatch(),
+                layer.weight.clone().into_dispatch(),
+                layer.bias.clone().into_dispatch(),
+                residual,
+                layer.options.stride,
+                layer.options.padding,
+                relu,
+            ),
+        })
+    }
 }
 
 /// Batch normalisation by the statistics of the batch, then the residual sum and the activation:

@@ -26,10 +26,7 @@
 
 use super::buffers;
 use super::convolution::{Finish, Geometry};
-use super::microkernel::{
-    Epilogue, WeightLayout, Windows, accumulate_weights, correlate, pack_weights, padded_channels,
-    unpack_weights,
-};
+use super::microkernel::{Epilogue, Windows, accumulate_weights, correlate};
 use super::simd::{Instructions, Kernel, Lanes};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -44,6 +41,9 @@ const SIDE: usize = 4;
 
 /// Points of a tile.
 const POINTS: usize = SIDE * SIDE;
+
+/// Weights of a kernel.
+const TAPS: usize = 9;
 
 /// Fewer channels than this are transformed for longer than they save.
 const MIN_CHANNELS: usize = 32;
@@ -60,6 +60,10 @@ const WHOLE_TILES: usize = 12;
 /// Partial sums of a weight gradient at most, and the tiles that each is worth.
 const WEIGHT_GRADIENT_PARTS: usize = 16;
 const TILES_PER_PART: usize = 64;
+
+/// From so many weights of a point on, a weight gradient has one sum, and this many blocks of [`TILES_PER_PART`] tiles are transformed at once.
+const MIN_WEIGHTS_BY_POINTS: usize = 1 << 17;
+const BLOCKS_AT_ONCE: usize = 8;
 
 thread_local! {
     /// A buffer of each thread for transformed values.
@@ -82,23 +86,30 @@ pub(super) fn suits(geometry: &Geometry) -> bool {
         && suits(geometry.out_channels)
 }
 
-/// See [`convolution::forward`](super::convolution::forward).
+/// The weights of every point, for [`forward`] with images of any size.
+pub(super) fn pack(
+    instructions: Instructions,
+    geometry: &Geometry,
+    weight: &[f32],
+) -> Vec<Vec<f32>> {
+    let channels = [geometry.in_channels, geometry.out_channels];
+    transform_weights(instructions, weight, channels, Taps::forward(geometry))
+}
+
+/// See [`convolution::forward`](super::convolution::forward); `packed` is from [`pack`].
 pub(super) fn forward(
     instructions: Instructions,
     geometry: &Geometry,
     input: &[f32],
-    weight: &[f32],
+    packed: &[Vec<f32>],
     finish: Finish<'_>,
     output: &mut [f32],
 ) {
     if let Some(bias) = finish.bias {
         assert_eq!(bias.len(), geometry.out_channels, "bias");
     }
-    let origin = |input: usize, output: usize| geometry.weight_index(output, input, 0, 0);
-    let channels = [geometry.in_channels, geometry.out_channels];
-    let packed = transform_weights(instructions, weight, channels, origin, false);
-    correlate_tiles(instructions, Plane::new(geometry, channels), input, &packed, finish, output);
-    packed.into_iter().for_each(buffers::give);
+    let plane = Plane::new(geometry, [geometry.in_channels, geometry.out_channels]);
+    correlate_tiles(instructions, plane, input, packed, finish, output);
 }
 
 /// See [`convolution::input_gradient`](super::convolution::input_gradient).
@@ -109,9 +120,8 @@ pub(super) fn input_gradient(
     output_gradient: &[f32],
     input_gradient: &mut [f32],
 ) {
-    let origin = |output: usize, input: usize| geometry.weight_index(output, input, 0, 0);
     let channels = [geometry.out_channels, geometry.in_channels];
-    let packed = transform_weights(instructions, weight, channels, origin, true);
+    let packed = transform_weights(instructions, weight, channels, Taps::backward(geometry));
     let plane = Plane::new(geometry, channels);
     let finish = Finish::default();
     correlate_tiles(instructions, plane, output_gradient, &packed, finish, input_gradient);
@@ -128,19 +138,38 @@ pub(super) fn weight_gradient(
 ) {
     let [ins, outs] = [geometry.in_channels, geometry.out_channels];
     let plane = Plane::new(geometry, [ins, outs]);
-    let sums_length = ins * padded_channels(instructions, outs);
+    let mut sums = if ins * outs < MIN_WEIGHTS_BY_POINTS {
+        sums_by_parts(instructions, plane, input, output_gradient)
+    } else {
+        sums_by_points(instructions, plane, input, output_gradient)
+    };
+    let width = 2 * instructions.width();
+    panels(instructions, [ins, outs], sums.chunks_exact_mut(ins * outs))
+        .into_par_iter()
+        .zip(weight_gradient.par_chunks_mut(width * ins * TAPS))
+        .for_each(|((_, panel), gradient)| {
+            instructions.run(WeightsFromPoints { panel, ins, gradient });
+        });
+    buffers::give(sums);
+}
+
+/// The sums of all points over all tiles, packed: each part of the tiles by itself, then all parts.
+fn sums_by_parts(
+    instructions: Instructions,
+    plane: Plane,
+    input: &[f32],
+    output_gradient: &[f32],
+) -> Vec<f32> {
+    let [ins, outs] = plane.channels;
     let units = plane.units();
     let parts = (units * plane.columns).div_ceil(TILES_PER_PART).clamp(1, WEIGHT_GRADIENT_PARTS);
     let per_part = units.div_ceil(parts);
     let per_task = plane.units_per_task().min(per_part);
-    let origins = |channels: usize| -> Vec<usize> {
-        (0..per_task * plane.columns).map(|tile| tile * channels).collect()
-    };
-    let origins = origins(ins);
+    let origins = plane.offsets(per_task, ins);
     let parts: Vec<Vec<f32>> = (0..units.div_ceil(per_part))
         .into_par_iter()
         .map(|part| {
-            let mut sums = buffers::take(POINTS * sums_length);
+            let mut sums = buffers::take(POINTS * ins * outs);
             sums.fill(0.0);
             let end = ((part + 1) * per_part).min(units);
             for start in (part * per_part..end).step_by(per_task) {
@@ -150,12 +179,13 @@ pub(super) fn weight_gradient(
                     let [of_input, of_gradient] = halves(points, tiles, [ins, outs]);
                     plane.transform(instructions, OfInput, &rows, input, of_input);
                     plane.transform(instructions, OfGradient, &rows, output_gradient, of_gradient);
-                    let of_input = of_input.chunks_exact(point_stride(tiles, ins));
-                    let of_gradient = of_gradient.chunks_exact(point_stride(tiles, outs));
-                    let sums = sums.chunks_exact_mut(sums_length);
-                    for ((values, gradients), sums) in of_input.zip(of_gradient).zip(sums) {
-                        let windows = one_segment(values, &origins[..tiles], ins);
-                        let gradients = &gradients[..tiles * outs];
+                    for (point, sums) in sums.chunks_exact_mut(ins * outs).enumerate() {
+                        let windows = one_segment(
+                            of_point(of_input, point, ins, tiles),
+                            &origins[..tiles],
+                            ins,
+                        );
+                        let gradients = of_point(of_gradient, point, outs, tiles);
                         accumulate_weights(instructions, windows, gradients, outs, sums);
                     }
                 });
@@ -168,29 +198,61 @@ pub(super) fn weight_gradient(
     let mut parts = parts.into_iter();
     let mut total = parts.next().expect("a batch that is not empty has a first part");
     let parts: Vec<Vec<f32>> = parts.collect();
-    total.par_chunks_mut(sums_length).enumerate().for_each(|(point, total)| {
+    total.par_chunks_mut(ins * outs).enumerate().for_each(|(point, total)| {
         for part in &parts {
-            let part = &part[point * sums_length..][..sums_length];
+            let part = &part[point * ins * outs..][..ins * outs];
             total.iter_mut().zip(part).for_each(|(sum, &value)| *sum += value);
         }
     });
     parts.into_iter().for_each(buffers::give);
-    let layout = point_layout([ins, outs]);
-    let mut plain = buffers::take(POINTS * ins * outs);
-    plain
-        .par_chunks_exact_mut(ins * outs)
-        .zip(total.par_chunks_exact(sums_length))
-        .for_each(|(plain, packed)| unpack_weights(instructions, packed, &layout, plain));
-    buffers::give(total);
-    // Weights of one output channel lie together; points of one input and all output channels do.
-    weight_gradient.par_chunks_exact_mut(ins * 9).enumerate().for_each(|(output, target)| {
-        for (input, target) in target.as_chunks_mut::<9>().0.iter_mut().enumerate() {
-            let at = input * outs + output;
-            *target =
-                gradient_of_weights(std::array::from_fn(|point| plain[point * ins * outs + at]));
-        }
-    });
-    buffers::give(plain);
+    total
+}
+
+/// As [`sums_by_parts`], where sums of every part would take too much memory: all tiles of some blocks are transformed, then every point by itself is summed over them.
+fn sums_by_points(
+    instructions: Instructions,
+    plane: Plane,
+    input: &[f32],
+    output_gradient: &[f32],
+) -> Vec<f32> {
+    let [ins, outs] = plane.channels;
+    let per_block = TILES_PER_PART.div_ceil(plane.columns);
+    let origins = plane.offsets(per_block, ins);
+    let mut sums = buffers::take(POINTS * ins * outs);
+    sums.fill(0.0);
+    for first in (0..plane.units()).step_by(per_block * BLOCKS_AT_ONCE) {
+        let end = (first + per_block * BLOCKS_AT_ONCE).min(plane.units());
+        let starts: Vec<usize> = (first..end).step_by(per_block).collect();
+        let blocks: Vec<(usize, Vec<f32>)> = starts
+            .into_par_iter()
+            .map(|start| {
+                let rows = start..(start + per_block).min(end);
+                let tiles = rows.len() * plane.columns;
+                let length = POINTS * (point_stride(tiles, ins) + point_stride(tiles, outs));
+                let mut points = buffers::take(length);
+                let [of_input, of_gradient] = halves(&mut points, tiles, [ins, outs]);
+                plane.transform(instructions, OfInput, &rows, input, of_input);
+                plane.transform(instructions, OfGradient, &rows, output_gradient, of_gradient);
+                (tiles, points)
+            })
+            .collect();
+        sums.par_chunks_exact_mut(ins * outs).enumerate().for_each(|(point, sums)| {
+            for (tiles, points) in &blocks {
+                let (of_input, of_gradient) = points.split_at(POINTS * point_stride(*tiles, ins));
+                let windows =
+                    one_segment(of_point(of_input, point, ins, *tiles), &origins[..*tiles], ins);
+                let gradients = of_point(of_gradient, point, outs, *tiles);
+                accumulate_weights(instructions, windows, gradients, outs, sums);
+            }
+        });
+        blocks.into_iter().for_each(|(_, points)| buffers::give(points));
+    }
+    sums
+}
+
+/// The values of one point of some tiles.
+fn of_point(points: &[f32], point: usize, channels: usize, tiles: usize) -> &[f32] {
+    &points[point * point_stride(tiles, channels)..][..tiles * channels]
 }
 
 /// Images of one size, cut into tiles of two by two outputs.
@@ -243,6 +305,11 @@ impl Plane {
         if most >= step { most / step * step } else { most.max(1) }
     }
 
+    /// Where each tile of rows of tiles starts, of as many channels.
+    fn offsets(&self, rows: usize, channels: usize) -> Vec<usize> {
+        (0..rows * self.columns).map(|tile| tile * channels).collect()
+    }
+
     /// The image of a row of tiles, and its first row of pixels there.
     fn place(&self, unit: usize) -> (usize, usize) {
         (unit / self.rows, unit % self.rows * 2)
@@ -255,52 +322,178 @@ impl Plane {
     }
 }
 
-/// Where the values of a point lie: input channel by input channel.
-fn point_layout(channels: [usize; 2]) -> WeightLayout<impl Fn(usize) -> usize + Sync> {
-    let [ins, outs] = channels;
-    WeightLayout {
-        window_length: ins,
-        channels: outs,
-        channel_stride: 1,
-        origin: move |position| position * outs,
+/// How the nine weights of two channels lie: from one channel that is read to the next, and from one that is written to the next; turned round or not.
+#[derive(Clone, Copy)]
+struct Taps {
+    strides: [usize; 2],
+    turned: bool,
+}
+
+impl Taps {
+    /// Of the forward pass.
+    fn forward(geometry: &Geometry) -> Taps {
+        Taps { strides: [TAPS, geometry.in_channels * TAPS], turned: false }
+    }
+
+    /// Of the gradient of the input, which reads the channels that the forward pass writes.
+    fn backward(geometry: &Geometry) -> Taps {
+        Taps { strides: [geometry.in_channels * TAPS, TAPS], turned: true }
     }
 }
 
-/// The packed weights of every point. `origin` says where the nine weights of two channels start, the one that is read and the one that is written.
+/// The weights of every point, packed as by [`pack_weights`](super::microkernel::pack_weights) with a window of the channels that are read.
 fn transform_weights(
     instructions: Instructions,
     weight: &[f32],
-    channels: [usize; 2],
-    origin: impl Fn(usize, usize) -> usize + Sync,
-    turned: bool,
+    [ins, outs]: [usize; 2],
+    taps: Taps,
 ) -> Vec<Vec<f32>> {
-    let [ins, outs] = channels;
-    let mut plain = buffers::take(POINTS * ins * outs);
-    // Row by row of all points, because points lie far apart.
-    let mut rows: Vec<Vec<&mut [f32]>> = (0..ins).map(|_| Vec::with_capacity(POINTS)).collect();
-    for point in plain.chunks_exact_mut(ins * outs) {
-        for (rows, row) in rows.iter_mut().zip(point.chunks_exact_mut(outs)) {
-            rows.push(row);
+    let mut points: Vec<Vec<f32>> = (0..POINTS).map(|_| buffers::take(ins * outs)).collect();
+    let slices = points.iter_mut().map(Vec::as_mut_slice);
+    panels(instructions, [ins, outs], slices).into_par_iter().for_each(|(first, panel)| {
+        instructions.run(TransformWeights { weight, taps, first, ins, panel });
+    });
+    points
+}
+
+/// The panels of packed weights, each with the same panel of all points: their first channel, and the slices.
+fn panels<'a>(
+    instructions: Instructions,
+    [ins, outs]: [usize; 2],
+    points: impl Iterator<Item = &'a mut [f32]>,
+) -> Vec<(usize, Vec<&'a mut [f32]>)> {
+    let width = 2 * instructions.width();
+    let mut panels: Vec<(usize, Vec<&mut [f32]>)> =
+        (0..outs).step_by(width).map(|first| (first, Vec::with_capacity(POINTS))).collect();
+    for point in points {
+        for ((_, panel), of_point) in panels.iter_mut().zip(point.chunks_mut(ins * width)) {
+            panel.push(of_point);
         }
     }
-    rows.into_par_iter().enumerate().with_min_len(8).for_each(|(input, mut rows)| {
-        for output in 0..outs {
-            let mut taps: [f32; 9] = std::array::from_fn(|tap| weight[origin(input, output) + tap]);
-            if turned {
-                taps.reverse();
-            }
-            for (row, value) in rows.iter_mut().zip(weight_points(taps)) {
-                row[output] = value;
+    panels
+}
+
+/// Transforms the weights of one panel of channels that are written.
+struct TransformWeights<'a> {
+    weight: &'a [f32],
+    taps: Taps,
+    /// The panel's first channel.
+    first: usize,
+    /// Channels that are read.
+    ins: usize,
+    /// `[ins, channels of the panel]` of every point.
+    panel: Vec<&'a mut [f32]>,
+}
+
+impl Kernel for TransformWeights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, const ROWS: usize>(self, lanes: L) {
+        let mut panel: [&mut [f32]; POINTS] =
+            self.panel.try_into().unwrap_or_else(|_| unreachable!("there are 16 points"));
+        let width = panel[0].len() / self.ins;
+        assert!(width.is_multiple_of(L::WIDTH), "channels fill registers");
+        let half = lanes.splat(0.5);
+        let along = |[a, b, c]: [L::Vector; 3]| {
+            let sum = lanes.add(a, c);
+            let zero = lanes.splat(0.0);
+            let between = lanes.multiply_add(half, lanes.add(sum, b), zero);
+            [a, between, lanes.multiply_add(half, lanes.subtract(sum, b), zero), c]
+        };
+        let [read, written] = self.taps.strides;
+        for input in 0..self.ins {
+            for channel in (0..width).step_by(L::WIDTH) {
+                // The weights of a tap lie far apart from channel to channel.
+                let mut gathered = [[0.0_f32; LANES]; TAPS];
+                for lane in 0..L::WIDTH {
+                    let origin = input * read + (self.first + channel + lane) * written;
+                    let weights: &[f32; TAPS] =
+                        self.weight[origin..].first_chunk().expect("nine weights");
+                    for tap in 0..TAPS {
+                        gathered[tap][lane] = weights[tap];
+                    }
+                }
+                let mut taps = [lanes.splat(0.0); TAPS];
+                for tap in 0..TAPS {
+                    let from = if self.taps.turned { TAPS - 1 - tap } else { tap };
+                    taps[tap] = load(lanes, &gathered[from], 0);
+                }
+                let mut rows = [[lanes.splat(0.0); SIDE]; 3];
+                for row in 0..3 {
+                    rows[row] = along([taps[3 * row], taps[3 * row + 1], taps[3 * row + 2]]);
+                }
+                for across in 0..SIDE {
+                    let column = along([rows[0][across], rows[1][across], rows[2][across]]);
+                    for down in 0..SIDE {
+                        let point = &mut panel[down * SIDE + across];
+                        let target = &mut point[input * width + channel..][..L::WIDTH];
+                        // SAFETY: the slice has as many values as the register.
+                        unsafe { lanes.store(target.as_mut_ptr(), column[down]) };
+                    }
+                }
             }
         }
-    });
-    let layout = point_layout(channels);
-    let packed = plain
-        .par_chunks_exact(ins * outs)
-        .map(|point| pack_weights(instructions, point, &layout))
-        .collect();
-    buffers::give(plain);
-    packed
+    }
+}
+
+/// Transforms one panel of the points' sums back into the gradient of the weights.
+struct WeightsFromPoints<'a> {
+    /// `[ins, channels of the panel]` of every point.
+    panel: Vec<&'a mut [f32]>,
+    /// Channels that are read.
+    ins: usize,
+    /// `[channels of the panel, ins, 3, 3]`
+    gradient: &'a mut [f32],
+}
+
+impl Kernel for WeightsFromPoints<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, const ROWS: usize>(self, lanes: L) {
+        let panel: [&mut [f32]; POINTS] =
+            self.panel.try_into().unwrap_or_else(|_| unreachable!("there are 16 points"));
+        let width = panel[0].len() / self.ins;
+        assert!(width.is_multiple_of(L::WIDTH), "channels fill registers");
+        let half = lanes.splat(0.5);
+        let along = |[a, b, c, d]: [L::Vector; SIDE]| {
+            let sum = lanes.multiply_add(half, lanes.add(b, c), lanes.splat(0.0));
+            let difference = lanes.multiply_add(half, lanes.subtract(b, c), lanes.splat(0.0));
+            [lanes.add(a, sum), difference, lanes.add(sum, d)]
+        };
+        for input in 0..self.ins {
+            for channel in (0..width).step_by(L::WIDTH) {
+                let mut rows = [[lanes.splat(0.0); 3]; SIDE];
+                for down in 0..SIDE {
+                    let mut row = [lanes.splat(0.0); SIDE];
+                    for across in 0..SIDE {
+                        let point = &panel[down * SIDE + across];
+                        row[across] = load(lanes, point, input * width + channel);
+                    }
+                    rows[down] = along(row);
+                }
+                let mut scattered = [[0.0_f32; LANES]; TAPS];
+                for across in 0..3 {
+                    let column = std::array::from_fn(|down| rows[down][across]);
+                    let column = along(column);
+                    for down in 0..3 {
+                        let taps = &mut scattered[down * 3 + across];
+                        // SAFETY: the array has at least as many values as the register.
+                        unsafe { lanes.store(taps.as_mut_ptr(), column[down]) };
+                    }
+                }
+                for lane in 0..L::WIDTH {
+                    let origin = ((channel + lane) * self.ins + input) * TAPS;
+                    let weights: &mut [f32; TAPS] =
+                        self.gradient[origin..].first_chunk_mut().expect("nine weights");
+                    for tap in 0..TAPS {
+                        weights[tap] = scattered[tap][lane];
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// `output = convolution(input, weights)`, then what `finish` asks for.
@@ -314,10 +507,7 @@ fn correlate_tiles(
 ) {
     let [ins, outs] = plane.channels;
     let per_task = plane.units_per_task();
-    let offsets = |channels: usize| -> Vec<usize> {
-        (0..per_task * plane.columns).map(|tile| tile * channels).collect()
-    };
-    let (origins, targets) = (offsets(ins), offsets(outs));
+    let (origins, targets) = (plane.offsets(per_task, ins), plane.offsets(per_task, outs));
     let mut tasks = Vec::with_capacity(plane.units().div_ceil(per_task));
     let mut rest = output;
     for start in (0..plane.units()).step_by(per_task) {
@@ -332,11 +522,9 @@ fn correlate_tiles(
         POINTS_OF_TILES.with_borrow_mut(|points| {
             let [of_input, of_output] = halves(points, tiles, plane.channels);
             plane.transform(instructions, OfInput, &rows, input, of_input);
-            let of_both = of_input
-                .chunks_exact(point_stride(tiles, ins))
-                .zip(of_output.chunks_exact_mut(point_stride(tiles, outs)))
-                .zip(packed);
-            for ((values, output), packed) in of_both {
+            let of_outputs = of_output.chunks_exact_mut(point_stride(tiles, outs));
+            for (point, (output, packed)) in of_outputs.zip(packed).enumerate() {
+                let values = of_point(of_input, point, ins, tiles);
                 let windows = one_segment(values, &origins[..tiles], ins);
                 let targets = &targets[..tiles];
                 let plain = Epilogue::default();
@@ -555,28 +743,4 @@ fn load<L: Lanes>(lanes: L, values: &[f32], start: usize) -> L::Vector {
     let values = &values[start..][..L::WIDTH];
     // SAFETY: the slice has as many values as the register.
     unsafe { lanes.load(values.as_ptr()) }
-}
-
-/// `G g Gt`
-fn weight_points(taps: [f32; 9]) -> [f32; POINTS] {
-    let along = |a: f32, b: f32, c: f32| [a, 0.5 * (a + c + b), 0.5 * (a + c - b), c];
-    let rows: [[f32; SIDE]; 3] =
-        std::array::from_fn(|row| along(taps[3 * row], taps[3 * row + 1], taps[3 * row + 2]));
-    let columns: [[f32; SIDE]; SIDE] =
-        std::array::from_fn(|column| along(rows[0][column], rows[1][column], rows[2][column]));
-    std::array::from_fn(|point| columns[point % SIDE][point / SIDE])
-}
-
-/// `Gt s G`
-fn gradient_of_weights(points: [f32; POINTS]) -> [f32; 9] {
-    let along =
-        |a: f32, b: f32, c: f32, d: f32| [a + 0.5 * (b + c), 0.5 * (b - c), 0.5 * (b + c) + d];
-    let rows: [[f32; 3]; SIDE] = std::array::from_fn(|row| {
-        let at = |column: usize| points[row * SIDE + column];
-        along(at(0), at(1), at(2), at(3))
-    });
-    let columns: [[f32; 3]; 3] = std::array::from_fn(|column| {
-        along(rows[0][column], rows[1][column], rows[2][column], rows[3][column])
-    });
-    std::array::from_fn(|tap| columns[tap % 3][tap / 3])
 }

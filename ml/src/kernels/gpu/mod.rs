@@ -22,8 +22,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::extension::{
     Averaged, Averaging, BatchNorm, Contrasted, Contrasting, ConvolutionKernels, Convolved,
-    Convolving, InPlaceKernels, LossKernels, NormalisationKernels, Normalising, PoolingKernels,
-    Summand,
+    Convolving, FoldedKernels, InPlaceKernels, LossKernels, NormalisationKernels, Normalising,
+    PoolingKernels, Summand,
 };
 use super::{AdamWConstants, Convolution};
 
@@ -68,7 +68,9 @@ impl ConvolutionKernels for Cube {
     ) -> CubeTensor {
         DeviceConvolved::forward(x, weight, Convolution { stride, padding }).1
     }
+}
 
+impl FoldedKernels for Cube {
     fn residual_convolution_folded(
         x: CubeTensor,
         weight: CubeTensor,
