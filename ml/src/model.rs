@@ -24,7 +24,7 @@ pub(crate) const HEADER: &str = "thanosql.encoder";
 const VERSION: u32 = 1;
 
 /// Pixel positions that are computed at once, by the CPU and by a GPU: bounds the memory that embedding takes.
-const POSITIONS_AT_ONCE: usize = 1 << 18;
+const POSITIONS_AT_ONCE: usize = 1 << 20;
 const DEVICE_POSITIONS: usize = 1 << 20;
 
 /// Batches that a GPU is sent before the host waits for their vectors.

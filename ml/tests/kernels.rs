@@ -4,11 +4,11 @@
 
 use burn::tensor::activation::relu;
 use burn::tensor::module;
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Device, DeviceKind, Tensor, TensorData};
 use thanosql_ml::kernels::{
     Activation, Convolution, FoldedConvolution, HALF_GRADIENT_SCALE, batch_norm, channels_last,
-    conv2d, fold_batch_norm, global_average_pool, half_precision,
+    conv2d, fold_batch_norm, global_average_pool, half_precision, max_pool,
 };
 
 use thanosql_ml::{ComputeDevice, DeviceChoice};
@@ -377,6 +377,55 @@ fn views_with_other_strides_are_read_in_the_right_order() {
             batch_norm(copy.clone(), gamma, beta, EPSILON, Some(copy.clone()), Activation::Relu);
         assert_close(&actual.output, &expected.output);
         assert_close(&global_average_pool(view), &copy.mean_dims(&[1, 2]).reshape([2, 8]));
+    }
+}
+
+#[test]
+fn max_pool_agrees_with_burns() {
+    let pool = |x: Tensor<4>| {
+        let options = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
+        channels_last(module::max_pool2d(x.permute([0, 3, 1, 2]), options))
+    };
+    let run = |pool: &dyn Fn(Tensor<4>) -> Tensor<4>, shape, device: &Device| {
+        let x = tensor(shape, 1, &device.clone().autodiff()).require_grad();
+        let y = pool(x.clone());
+        let direction = tensor(y.dims(), 2, &device.clone().autodiff());
+        let gradients = (y.clone() * direction).sum().backward();
+        (y, x.grad(&gradients).expect("a leaf has a gradient"))
+    };
+    for device in devices() {
+        for shape in [[2, 7, 6, 5], [3, 8, 9, 16], [1, 1, 2, 3], [2, 1, 1, 4], [1, 21, 33, 7]] {
+            let (expected, expected_gradient) = run(&pool, shape, &Device::flex());
+            let (actual, gradient) = run(&max_pool, shape, &device);
+            assert_eq!(values(&actual), values(&expected));
+            assert_close(&gradient, &expected_gradient);
+        }
+    }
+}
+
+#[test]
+fn of_places_that_are_equally_large_the_first_has_the_gradient() {
+    for device in devices() {
+        // As behind a ReLU: most are zero.
+        let x = relu(tensor([2, 9, 8, 5], 1, &device.clone().autodiff()) - 0.35).require_grad();
+        let y = max_pool(x.clone());
+        let direction = tensor(y.dims(), 2, &device.clone().autodiff());
+        let gradients = (y * direction.clone()).sum().backward();
+        let found = values(&x.grad(&gradients).expect("a leaf has a gradient"));
+        let (x, direction) = (values(&x), values(&direction));
+        let mut expected = vec![0.0; x.len()];
+        for (index, value) in direction.iter().enumerate() {
+            let [image, row, column, channel] =
+                [index / (5 * 4 * 5), index / (4 * 5) % 5, index / 5 % 4, index % 5];
+            let along = |at: usize, places: usize| (2 * at).max(1) - 1..(2 * at + 2).min(places);
+            let places = along(row, 9).flat_map(|y| along(column, 8).map(move |x| (y, x)));
+            let place = places.map(|(y, x)| ((image * 9 + y) * 8 + x) * 5 + channel);
+            let first = place.reduce(|first, next| if x[next] > x[first] { next } else { first });
+            expected[first.expect("a window has a place")] += value;
+        }
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+        }
     }
 }
 

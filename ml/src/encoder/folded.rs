@@ -6,9 +6,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::residual::pool;
 use super::{Architecture, NORM_EPSILON, Scale, UnitPlan};
-use crate::kernels::{Activation, FoldedConvolution, channels_last, global_average_pool};
+use crate::kernels::{Activation, FoldedConvolution, channels_last, global_average_pool, max_pool};
 use crate::weights::Weights;
 
 /// A convolution with the bias that its normalisation has become.
@@ -77,7 +76,7 @@ impl FoldedEncoder {
         };
         let mut x = self.stem.forward(channels_last(images), None, Activation::Relu);
         if self.max_pool {
-            x = pool(x);
+            x = max_pool(x);
         }
         for block in &self.blocks {
             let y = block.first.forward(x.clone(), None, Activation::Relu);

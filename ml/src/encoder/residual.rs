@@ -4,14 +4,12 @@
 //! by a tenth a step, faster in the first ten steps, where they are the plain mean of what was seen: a training of few steps must not
 //! leave behind the zeros and ones that the statistics start from.
 
-use burn::tensor::module::max_pool2d;
-use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 
 use super::{Architecture, NORM_EPSILON, Scale, UnitPlan};
 use crate::device::Precision;
 use crate::kernels::{
-    Activation, batch_norm, channels_last, conv2d, global_average_pool, half_precision,
+    Activation, batch_norm, channels_last, conv2d, global_average_pool, half_precision, max_pool,
     move_statistics,
 };
 use crate::weights::Weights;
@@ -165,7 +163,7 @@ impl ResidualEncoder {
         };
         let mut x = self.stem.forward(images, None, Activation::Relu, momentum);
         if self.max_pool {
-            x = pool(x);
+            x = max_pool(x);
         }
         for block in &mut self.blocks {
             x = block.forward(x, momentum);
@@ -184,10 +182,4 @@ impl ResidualEncoder {
             }
         }
     }
-}
-
-/// The maximum of 3x3 positions, every second one; `[batch, height, width, channels]`.
-pub(super) fn pool(x: Tensor<4>) -> Tensor<4> {
-    let options = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
-    channels_last(max_pool2d(x.permute([0, 3, 1, 2]), options))
 }

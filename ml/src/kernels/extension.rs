@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::buffers;
 use super::convolution::{self, Finish, Geometry, Packed};
 use super::normalisation::{self, Statistics};
+use super::pooling::{self, Plane};
 use super::simd::Instructions;
 use super::{AdamWConstants, AdamWStep, Convolution, ViewForm, adamw};
 use burn::backend::autodiff::NodeId;
@@ -351,29 +352,53 @@ impl<B: Contrasting, C: CheckpointStrategy> LossKernels for Autodiff<B, C> {
 
 /// The mean of images.
 #[backend_extension(Autodiff, Cube)]
-pub(super) trait PoolingKernels: Backend {
+pub(super) trait AverageKernels: Backend {
     /// `x [batch, height, width, channels]` to `[batch, channels]`.
     fn average_places(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// A mean that was found.
-pub(super) trait Averaged<B: Backend>: WayBack<B> {
-    /// Also gives the means.
+/// The largest of places.
+#[backend_extension(Autodiff, Flex, Cube)]
+pub(super) trait MaximumKernels: Backend {
+    /// Of 3x3 places, every second place down and across: `x [batch, height, width, channels]` to
+    /// `[batch, height / 2, width / 2, channels]`, rounded up.
+    fn largest_places(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// A pooling that was done.
+pub(super) trait Pooled<B: Backend>: WayBack<B> {
+    /// Also gives the result.
     fn forward(x: FloatTensor<B>) -> (Self, FloatTensor<B>);
 }
 
 /// A backend that has a mean of images of its own.
 pub(super) trait Averaging: Backend {
-    type Averaged: Averaged<Self>;
+    type Averaged: Pooled<Self>;
 }
 
-impl<B: Averaging, C: CheckpointStrategy> PoolingKernels for Autodiff<B, C> {
+/// A backend that has a largest of places of its own.
+pub(super) trait Maximising: Backend {
+    type Maximum: Pooled<Self>;
+}
+
+impl<B: Averaging, C: CheckpointStrategy> AverageKernels for Autodiff<B, C> {
     fn average_places(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let nodes = [x.node()];
-        let (done, means) = B::Averaged::forward(x.into_primitive());
-        let step = BackwardOfOne::<B, B::Averaged>(PhantomData);
-        track::<B, C, _, _>(step, nodes, done, means)
+        pooled::<B, B::Averaged, C>(x)
     }
+}
+
+impl<B: Maximising, C: CheckpointStrategy> MaximumKernels for Autodiff<B, C> {
+    fn largest_places(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        pooled::<B, B::Maximum, C>(x)
+    }
+}
+
+fn pooled<B: Backend, P: Pooled<B>, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = [x.node()];
+    let (done, output) = P::forward(x.into_primitive());
+    track::<B, C, _, _>(BackwardOfOne::<B, P>(PhantomData), nodes, done, output)
 }
 
 /// The output of an operation, which remembers how to go back if one of its operands wants a gradient.
@@ -626,6 +651,63 @@ impl BatchNorm<Flex> for FlexBatchNorm {
         let [gamma, beta] = [channels.gamma, channels.beta].map(channel_tensor);
         BatchNormGradients { x, gamma, beta, residual }
     }
+}
+
+/// [`Pooled`] on the CPU, by the largest.
+#[derive(Clone, Debug)]
+pub(super) struct FlexMaximum {
+    x: FlexTensor,
+    output: FlexTensor,
+}
+
+impl Maximising for Flex {
+    type Maximum = FlexMaximum;
+}
+
+impl MaximumKernels for Flex {
+    fn largest_places(x: FlexTensor) -> FlexTensor {
+        let (done, output) = FlexMaximum::forward(x);
+        recycle(done.x);
+        output
+    }
+}
+
+impl Pooled<Flex> for FlexMaximum {
+    fn forward(x: FlexTensor) -> (Self, FlexTensor) {
+        let x = in_order(x);
+        let ([batch, ..], plane) = plane(&x);
+        let mut output = buffers::take(batch * plane.pooled_length());
+        pooling::largest(plane, values(&x), &mut output);
+        let [height, width] = [plane.height, plane.width].map(pooling::windows);
+        let output = tensor(output, [batch, height, width, plane.channels]);
+        (Self { x, output: output.clone() }, output)
+    }
+}
+
+impl WayBack<Flex> for FlexMaximum {
+    fn backward(self, gradient: FlexTensor) -> FlexTensor {
+        let Self { x, output } = self;
+        let gradient = in_order(gradient);
+        let mut found = buffers::take(values(&x).len());
+        let (_, plane) = plane(&x);
+        pooling::largest_gradient(
+            plane,
+            values(&x),
+            values(&output),
+            values(&gradient),
+            &mut found,
+        );
+        let found = tensor(found, x.shape());
+        [x, output, gradient].into_iter().for_each(recycle);
+        found
+    }
+}
+
+/// The shape of images, and what a pooling needs of it.
+fn plane(x: &FlexTensor) -> ([usize; 4], Plane) {
+    let shape = x.shape().dims();
+    let [_, height, width, channels] = shape;
+    (shape, Plane { height, width, channels })
 }
 
 /// The way back through a batch normalisation, with a residual for a parent or without.

@@ -37,7 +37,7 @@
 //! ```
 //!
 //! Results are the same bits with any number of threads. Where to look: `simd` has the instructions, `microkernel` the two inner loops,
-//! `convolution` the three computations of a convolution, `normalisation` the fused passes, `adamw` the optimizer's, `buffers` the memory kept between
+//! `convolution` the three computations of a convolution, `normalisation` the fused passes, `pooling` what is behind a stem, `adamw` the optimizer's, `buffers` the memory kept between
 //! operations ([`release_buffers`] frees it), `extension` the operations for burn.
 
 mod adamw;
@@ -47,14 +47,15 @@ mod extension;
 pub(crate) mod gpu;
 mod microkernel;
 mod normalisation;
+mod pooling;
 mod simd;
 mod winograd;
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor};
 use extension::{
-    ConvolutionKernels, FoldedKernels, InPlaceKernels, LossKernels, NormalisationKernels,
-    OptimizerKernels, PackedConvolution, PackedKernels, PoolingKernels, Summand, ViewKernels,
+    AverageKernels, ConvolutionKernels, FoldedKernels, InPlaceKernels, LossKernels, MaximumKernels,
+    NormalisationKernels, OptimizerKernels, PackedConvolution, PackedKernels, Summand, ViewKernels,
 };
 use std::sync::Arc;
 
@@ -320,10 +321,16 @@ pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor
 pub fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
     let [batch, height, width, channels] = x.dims();
     if !is_on_cpu(&x.device()) {
-        let means = <Dispatch as PoolingKernels>::average_places(x.into_dispatch());
+        let means = <Dispatch as AverageKernels>::average_places(x.into_dispatch());
         return Tensor::from_dispatch(means);
     }
     x.reshape([batch, height * width, channels]).mean_dim(1).reshape([batch, channels])
+}
+
+/// The largest of 3x3 places, every second place down and across: `[batch, height, width, channels]` to `[batch, height / 2, width / 2, channels]`, rounded up.
+/// Of places that are equally large the first has the gradient.
+pub fn max_pool(x: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as MaximumKernels>::largest_places(x.into_dispatch()))
 }
 
 /// One step of AdamW for one parameter on the CPU; both means start as zeros.

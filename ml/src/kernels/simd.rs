@@ -70,6 +70,9 @@ enum Set {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     Portable,
+    /// The widest registers and tiles, for tests on processors without them.
+    #[cfg(test)]
+    Wide,
 }
 
 impl Instructions {
@@ -93,6 +96,8 @@ impl Instructions {
         };
         #[cfg(not(target_arch = "x86_64"))]
         let sets = [Some(Set::Portable)];
+        #[cfg(test)]
+        let sets = sets.into_iter().chain([Some(Set::Wide)]);
         sets.into_iter().flatten().map(Instructions)
     }
 
@@ -103,7 +108,9 @@ impl Instructions {
             Set::Avx512 => x86::Avx512::WIDTH,
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => x86::Avx2::WIDTH,
-            Set::Portable => Portable::WIDTH,
+            Set::Portable => Portable::<4>::WIDTH,
+            #[cfg(test)]
+            Set::Wide => Portable::<16>::WIDTH,
         }
     }
 
@@ -116,7 +123,9 @@ impl Instructions {
             // SAFETY: `available`, the only source of values, has found AVX2 and FMA.
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => unsafe { x86::run_avx2(kernel) },
-            Set::Portable => kernel.run::<Portable, 4>(Portable(())),
+            Set::Portable => kernel.run::<Portable<4>, 4>(Portable(())),
+            #[cfg(test)]
+            Set::Wide => kernel.run::<Portable<16>, 12>(Portable(())),
         }
     }
 }
@@ -139,30 +148,30 @@ pub(super) fn vectorised<T>(run: impl FnMut() -> T) -> T {
     Instructions::detect().run(Loop(run))
 }
 
-/// What every target has: four lanes that the compiler turns into NEON, SSE2 or plain code.
+/// What every target has: lanes that the compiler turns into NEON, SSE2 or plain code.
 #[derive(Clone, Copy)]
-pub(super) struct Portable(());
+pub(super) struct Portable<const LANES: usize>(());
 
-impl Lanes for Portable {
-    type Vector = [f32; 4];
+impl<const LANES: usize> Lanes for Portable<LANES> {
+    type Vector = [f32; LANES];
 
-    const WIDTH: usize = 4;
+    const WIDTH: usize = LANES;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::Vector {
-        [value; 4]
+        [value; LANES]
     }
 
     #[inline(always)]
     unsafe fn load(self, source: *const f32) -> Self::Vector {
         // SAFETY: the caller vouches for `WIDTH` readable values; the alignment is not relied on.
-        unsafe { source.cast::<[f32; 4]>().read_unaligned() }
+        unsafe { source.cast::<Self::Vector>().read_unaligned() }
     }
 
     #[inline(always)]
     unsafe fn store(self, target: *mut f32, value: Self::Vector) {
         // SAFETY: the caller vouches for `WIDTH` writable values; the alignment is not relied on.
-        unsafe { target.cast::<[f32; 4]>().write_unaligned(value) }
+        unsafe { target.cast::<Self::Vector>().write_unaligned(value) }
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::kernels::HALF_GRADIENT_SCALE as SCALE;
 
-/// Beyond it gradients are cut off: the sum of those of both branches of a block, over all four windows of a pool that a place is in, is still a 16-bit number.
+/// Beyond it gradients are cut off: the sum of those of both branches of a block is still a 16-bit number.
 const LARGEST: f32 = 8_000.0;
 
 /// Whether a tensor has 16-bit numbers.

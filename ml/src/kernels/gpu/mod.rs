@@ -21,9 +21,9 @@ use burn::backend::Cube;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::extension::{
-    Averaged, Averaging, BatchNorm, Contrasted, Contrasting, ConvolutionKernels, Convolved,
-    Convolving, FoldedKernels, InPlaceKernels, LossKernels, NormalisationKernels, Normalising,
-    PoolingKernels, Summand,
+    AverageKernels, Averaging, BatchNorm, Contrasted, Contrasting, ConvolutionKernels, Convolved,
+    Convolving, FoldedKernels, InPlaceKernels, LossKernels, Maximising, MaximumKernels,
+    NormalisationKernels, Normalising, Pooled, Summand,
 };
 use super::{AdamWConstants, Convolution};
 
@@ -108,9 +108,19 @@ impl Averaging for Cube {
     type Averaged = pooling::DeviceAveraged;
 }
 
-impl PoolingKernels for Cube {
+impl AverageKernels for Cube {
     fn average_places(x: CubeTensor) -> CubeTensor {
         pooling::DeviceAveraged::forward(x).1
+    }
+}
+
+impl Maximising for Cube {
+    type Maximum = pooling::DeviceMaximum;
+}
+
+impl MaximumKernels for Cube {
+    fn largest_places(x: CubeTensor) -> CubeTensor {
+        pooling::DeviceMaximum::forward(x).1
     }
 }
 
