@@ -14,7 +14,7 @@ use burn::tensor::{Device, DeviceKind, Distribution, Tensor};
 use std::time::{Duration, Instant};
 use thanosql_ml::kernels::{
     Activation, Convolution, FoldedConvolution, batch_norm, channels_last, conv2d,
-    global_average_pool,
+    global_average_pool, max_pool,
 };
 
 const BATCH: usize = 128;
@@ -239,9 +239,24 @@ fn normalisations() {
     }
 }
 
-/// A residual network's layers: the stem, then for each stage two convolutions and perhaps a shortcut.
+/// The shape of a residual network, and the images it is timed with.
+struct Plan {
+    name: &'static str,
+    batch: usize,
+    /// Channels and side of an image.
+    image: [usize; 2],
+    /// Kernel and stride.
+    stem: [usize; 2],
+    max_pool: bool,
+    widths: &'static [usize],
+    /// In a stage.
+    blocks: usize,
+}
+
+/// A residual network's layers: the stem, then the blocks, two convolutions each and perhaps a shortcut.
 struct Network<L> {
     stem: L,
+    max_pool: bool,
     blocks: Vec<(L, L, Option<L>)>,
 }
 
@@ -276,20 +291,21 @@ impl Unit {
 }
 
 impl<L> Network<L> {
-    fn new(
-        widths: &[usize],
-        stem_stride: usize,
-        unit: impl Fn(usize, usize, usize, usize) -> L,
-    ) -> Self {
-        let mut inputs = widths[0];
+    fn new(plan: &Plan, unit: impl Fn(usize, usize, usize, usize) -> L) -> Self {
+        let mut inputs = plan.widths[0];
         let mut blocks = Vec::new();
-        for (stage, &outputs) in widths.iter().enumerate() {
-            let stride = if stage == 0 { 1 } else { 2 };
-            let shortcut = (stride != 1).then(|| unit(inputs, outputs, 1, stride));
-            blocks.push((unit(inputs, outputs, 3, stride), unit(outputs, outputs, 3, 1), shortcut));
-            inputs = outputs;
+        for (stage, &outputs) in plan.widths.iter().enumerate() {
+            for block in 0..plan.blocks {
+                let stride = if stage == 0 || block > 0 { 1 } else { 2 };
+                let shortcut = (stride != 1).then(|| unit(inputs, outputs, 1, stride));
+                let second = unit(outputs, outputs, 3, 1);
+                blocks.push((unit(inputs, outputs, 3, stride), second, shortcut));
+                inputs = outputs;
+            }
         }
-        Network { stem: unit(1, widths[0], 3, stem_stride), blocks }
+        let [kernel, stride] = plan.stem;
+        let stem = unit(plan.image[0], plan.widths[0], kernel, stride);
+        Network { stem, max_pool: plan.max_pool, blocks }
     }
 
     fn forward(
@@ -298,6 +314,9 @@ impl<L> Network<L> {
         layer: impl Fn(&L, Tensor<4>, Option<Tensor<4>>, Activation) -> Tensor<4>,
     ) -> Tensor<2> {
         let mut x = layer(&self.stem, channels_last(images), None, Activation::Relu);
+        if self.max_pool {
+            x = max_pool(x);
+        }
         for (first, second, shortcut) in &self.blocks {
             let y = layer(first, x.clone(), None, Activation::Relu);
             let residual = match shortcut {
@@ -311,17 +330,44 @@ impl<L> Network<L> {
 }
 
 fn networks() {
-    println!(
-        "\nnetwork on 28x28 grey images, images/s: forward while training, forward and backward, embedding"
-    );
-    for (widths, stem_stride) in [([16, 32, 64], 1), ([32, 64, 128], 1), ([32, 64, 128], 2)] {
+    println!("\nnetwork, images/s: forward while training, forward and backward, embedding");
+    let digits = Plan {
+        name: "16, 32, 64, 28x28 grey, stem stride 1",
+        batch: BATCH,
+        image: [1, 28],
+        stem: [3, 1],
+        max_pool: false,
+        widths: &[16, 32, 64],
+        blocks: 1,
+    };
+    let wide = &[32, 64, 128];
+    for plan in [
+        Plan { name: "32, 64, 128, 28x28 grey, stem stride 1", widths: wide, ..digits },
+        Plan {
+            name: "32, 64, 128, 28x28 grey, stem stride 2",
+            widths: wide,
+            stem: [3, 2],
+            ..digits
+        },
+        digits,
+        Plan {
+            name: "ResNet-18, 224x224 RGB",
+            batch: LARGE_BATCH,
+            image: [3, 224],
+            stem: [7, 2],
+            max_pool: true,
+            widths: &[64, 128, 256, 512],
+            blocks: 2,
+        },
+    ] {
         let device = Device::flex();
-        let images = random([BATCH, 1, 28, 28], &device);
+        let [channels, side] = plan.image;
+        let images = random([plan.batch, channels, side, side], &device);
         let autodiff = device.clone().autodiff();
         let unit =
             |inputs, outputs, kernel, stride| Unit::new(inputs, outputs, kernel, stride, &autodiff);
-        let network = Network::new(&widths, stem_stride, unit);
-        let fixed = Network::new(&widths, stem_stride, |inputs, outputs, kernel, stride| {
+        let network = Network::new(&plan, unit);
+        let fixed = Network::new(&plan, |inputs, outputs, kernel, stride| {
             unit(inputs, outputs, kernel, stride).fixed()
         });
         let learn = |images| network.forward(images, Unit::learn);
@@ -330,9 +376,10 @@ fn networks() {
         let forward = best(tracked, learn);
         let both = best(tracked, |images| learn(images).sum().backward());
         let embedding = best(|| images.clone(), embed);
-        let rate = |time: Duration| BATCH as f64 / time.as_secs_f64();
+        let rate = |time: Duration| plan.batch as f64 / time.as_secs_f64();
         println!(
-            "{widths:?}, stem stride {stem_stride}: {:7.0} {:7.0} {:7.0}",
+            "{:38}: {:7.1} {:7.1} {:7.1}",
+            plan.name,
             rate(forward),
             rate(both),
             rate(embedding)

@@ -15,6 +15,7 @@ mod context;
 mod evaluate;
 mod forms;
 mod inference;
+mod integers;
 pub mod names;
 mod numbers;
 pub mod operators;
@@ -365,6 +366,7 @@ pub fn plan_constant(
 
 /// What is done with the types of a plan's expressions, for one over the columns of `schema`.
 pub fn postgres_types(expression: Expr, schema: &DFSchema) -> datafusion::common::Result<Expr> {
+    let expression = integers::integers_in(expression, schema)?.data;
     let expression = coerce::read_texts_in(expression, schema)?.data;
     Ok(numbers::floats_beside_decimals_in(expression, schema)?.data)
 }
@@ -439,6 +441,7 @@ fn plan_at_depth(
     let plan = |context: &Context<'_>, ast| {
         context
             .plan(ast)
+            .and_then(integers::integers)
             .and_then(coerce::read_texts)
             .and_then(numbers::floats_beside_decimals)
             .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })

@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 use super::rewrite::rewrite;
 
 /// Functions whose arguments become one type.
-const ONE_TYPE: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "make_array"];
+pub(super) const ONE_TYPE: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "make_array"];
 
 /// Makes decimals floats where they meet floats, everywhere in a plan.
 pub(super) fn floats_beside_decimals(plan: LogicalPlan) -> Result<LogicalPlan> {
