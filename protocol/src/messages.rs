@@ -70,10 +70,12 @@ pub(crate) fn row_description(schema: &Schema, formats: &[Format]) -> RowDescrip
         .enumerate()
         .map(|(index, field)| {
             let oid = types::type_oid(field);
+            let origin = types::Origin::of(field);
             FieldDescription::new(
                 without_zeros(field.name()),
-                0,
-                0,
+                // An OID is unsigned; the message's type is not.
+                origin.map_or(0, |origin| origin.table.cast_signed()),
+                origin.map_or(0, |origin| i16::try_from(origin.column).unwrap_or(0)),
                 oid,
                 types::type_length(oid),
                 types::type_modifier(field),

@@ -64,6 +64,7 @@ public class JdbcSession {
             transactions(connection);
             copies(connection);
             metadata(connection);
+            edits(connection);
             cancel(connection);
         }
         System.out.println("all checks passed");
@@ -215,6 +216,37 @@ public class JdbcSession {
         column(data.getTableTypes(), "TABLE_TYPE");
         column(data.getCatalogs(), "TABLE_CAT");
         column(data.getFunctions(null, null, "%"), "FUNCTION_NAME");
+    }
+
+    /** Rows that are changed where they are shown, which takes knowing whose columns they are. */
+    static void edits(Connection connection) throws SQLException {
+        try (Statement statement = connection.createStatement()) {
+            statement.execute("CREATE TABLE edited (id integer PRIMARY KEY, name text, size double precision)");
+            statement.execute("INSERT INTO edited VALUES (1, 'one', 1.5), (2, 'two', 2.5), (3, 'three', 3.5)");
+        }
+        try (Statement statement = connection.createStatement(ResultSet.TYPE_SCROLL_INSENSITIVE, ResultSet.CONCUR_UPDATABLE);
+                ResultSet rows = statement.executeQuery("SELECT id, name, size FROM edited ORDER BY id")) {
+            check(rows.getMetaData().getTableName(2).equals("edited"), "the table of a column: " + rows.getMetaData().getTableName(2));
+            check(rows.next() && rows.next(), "two rows");
+            rows.updateString("name", "zwei");
+            rows.updateRow();
+            check(rows.next(), "a third row");
+            rows.deleteRow();
+            rows.moveToInsertRow();
+            rows.updateInt("id", 4);
+            rows.updateString("name", "four");
+            rows.insertRow();
+        }
+        try (PreparedStatement names = connection.prepareStatement("SELECT x.name AS shown, upper(name) AS computed FROM (SELECT * FROM edited WHERE id < 10) x ORDER BY id");
+                ResultSet rows = names.executeQuery()) {
+            var columns = rows.getMetaData().unwrap(org.postgresql.PGResultSetMetaData.class);
+            check(columns.getBaseTableName(1).equals("edited") && columns.getBaseColumnName(1).equals("name"), "under another name, out of a subquery");
+            check(columns.getBaseTableName(2).isEmpty(), "a computed column has no table");
+            check(column(rows, "shown").equals(List.of("one", "zwei", "four")), "edited");
+        }
+        try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery("SELECT 1, id + 1, 3000000000 FROM edited LIMIT 1")) {
+            check(rows.next() && rows.getObject(1) instanceof Integer && rows.getObject(2) instanceof Integer && rows.getObject(3) instanceof Long, "whole numbers");
+        }
     }
 
     static void cancel(Connection connection) throws Exception {

@@ -15,8 +15,8 @@
 //! Results may hold more: unsigned and 8-bit integers, Float16, durations, dictionaries, other list layouts, structs
 //! (text, like a PostgreSQL row).
 //!
-//! A field's metadata may name another PostgreSQL type for the same bits ([`PG_TYPE_KEY`]) and carry a type modifier
-//! ([`PG_TYPMOD_KEY`]).
+//! A field's metadata may name another PostgreSQL type for the same bits ([`PG_TYPE_KEY`]), carry a type modifier
+//! ([`PG_TYPMOD_KEY`]), and say which stored column a result's column is ([`Origin`]).
 
 mod binary;
 mod calendar;
@@ -24,6 +24,7 @@ mod catalog;
 mod interval;
 #[cfg(test)]
 mod known_values;
+mod origin;
 mod parse;
 mod style;
 mod text;
@@ -36,6 +37,7 @@ pub use catalog::{
     array_type_oid, data_type, element_oid, oid_by_name, sql_type_name, type_length, type_modifier,
     type_name, type_oid,
 };
+pub use origin::Origin;
 pub use parse::{MAX_VECTOR_DIMENSIONS, parse_text, parse_text_in, parse_vector};
 pub use style::{ByteaOutput, DateOrder, DateStyle, IntervalStyle, TextStyle, TimeZone};
 

@@ -82,9 +82,17 @@ async fn optimized(
     planning::physical(state, &plan).await
 }
 
-/// The columns of a plan's rows, as they are described to clients.
+/// The columns of a plan's rows, as they are described to clients, with where they come from.
 pub fn result_schema(plan: &LogicalPlan) -> SchemaRef {
-    plan::names::shown_schema(plan.schema().as_arrow())
+    let shown = plan::names::shown_schema(plan.schema().as_arrow());
+    let fields =
+        shown.fields().iter().enumerate().map(|(column, field)| {
+            match plan::origins::origin(plan, column) {
+                Some(origin) => Arc::new(origin.mark(field.as_ref().clone())),
+                None => Arc::clone(field),
+            }
+        });
+    Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), shown.metadata().clone()))
 }
 
 /// The rows of a stream until the statement is stopped; then its error.

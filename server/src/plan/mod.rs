@@ -19,6 +19,7 @@ mod integers;
 pub mod names;
 mod numbers;
 pub mod operators;
+pub mod origins;
 mod predict;
 pub mod provenance;
 pub(crate) mod rewrite;
