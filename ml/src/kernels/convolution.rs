@@ -709,6 +709,8 @@ mod tests {
             (2, [64, 32], [14, 14], [3, 3], [1, 1], [1, 1]),
             (5, [48, 80], [4, 4], [3, 3], [1, 1], [1, 1]),
             (2, [32, 32], [1, 3], [3, 3], [1, 1], [1, 1]),
+            // Sums of a weight gradient that are not taken in parts.
+            (3, [256, 512], [5, 4], [3, 3], [1, 1], [1, 1]),
         ]
         .into_iter()
         .map(|(batch, [in_channels, out_channels], input, kernel, stride, padding)| Geometry {
