@@ -176,17 +176,9 @@ fn sums_by_parts(
                 let rows = start..(start + per_task).min(end);
                 let tiles = rows.len() * plane.columns;
                 POINTS_OF_TILES.with_borrow_mut(|points| {
-                    let [of_input, of_gradient] = halves(points, tiles, [ins, outs]);
-                    plane.transform(instructions, OfInput, &rows, input, of_input);
-                    plane.transform(instructions, OfGradient, &rows, output_gradient, of_gradient);
+                    plane.transform_both(instructions, &rows, [input, output_gradient], points);
                     for (point, sums) in sums.chunks_exact_mut(ins * outs).enumerate() {
-                        let windows = one_segment(
-                            of_point(of_input, point, ins, tiles),
-                            &origins[..tiles],
-                            ins,
-                        );
-                        let gradients = of_point(of_gradient, point, outs, tiles);
-                        accumulate_weights(instructions, windows, gradients, outs, sums);
+                        plane.accumulate(instructions, points, point, &origins[..tiles], sums);
                     }
                 });
             }
@@ -230,19 +222,13 @@ fn sums_by_points(
                 let tiles = rows.len() * plane.columns;
                 let length = POINTS * (point_stride(tiles, ins) + point_stride(tiles, outs));
                 let mut points = buffers::take(length);
-                let [of_input, of_gradient] = halves(&mut points, tiles, [ins, outs]);
-                plane.transform(instructions, OfInput, &rows, input, of_input);
-                plane.transform(instructions, OfGradient, &rows, output_gradient, of_gradient);
+                plane.transform_both(instructions, &rows, [input, output_gradient], &mut points);
                 (tiles, points)
             })
             .collect();
         sums.par_chunks_exact_mut(ins * outs).enumerate().for_each(|(point, sums)| {
             for (tiles, points) in &blocks {
-                let (of_input, of_gradient) = points.split_at(POINTS * point_stride(*tiles, ins));
-                let windows =
-                    one_segment(of_point(of_input, point, ins, *tiles), &origins[..*tiles], ins);
-                let gradients = of_point(of_gradient, point, outs, *tiles);
-                accumulate_weights(instructions, windows, gradients, outs, sums);
+                plane.accumulate(instructions, points, point, &origins[..*tiles], sums);
             }
         });
         blocks.into_iter().for_each(|(_, points)| buffers::give(points));
@@ -287,6 +273,36 @@ impl Plane {
         let channels = (points.len() / POINTS - LANES) / (rows.len() * self.columns);
         let (rows, by) = (rows.clone(), PhantomData::<T>);
         instructions.run(Transform { plane: self, channels, rows, values, points, by });
+    }
+
+    /// Writes the points of rows of tiles of the input, then of its convolution's gradient.
+    fn transform_both(
+        self,
+        instructions: Instructions,
+        rows: &Range<usize>,
+        [input, output_gradient]: [&[f32]; 2],
+        points: &mut Vec<f32>,
+    ) {
+        let tiles = rows.len() * self.columns;
+        let [of_input, of_gradient] = halves(points, tiles, self.channels);
+        self.transform(instructions, OfInput, rows, input, of_input);
+        self.transform(instructions, OfGradient, rows, output_gradient, of_gradient);
+    }
+
+    /// Adds to `sums` what one point of tiles gives that [`transform_both`](Self::transform_both) has written. `origins` has one number a tile.
+    fn accumulate(
+        self,
+        instructions: Instructions,
+        points: &[f32],
+        point: usize,
+        origins: &[usize],
+        sums: &mut [f32],
+    ) {
+        let ([ins, outs], tiles) = (self.channels, origins.len());
+        let (of_input, of_gradient) = points.split_at(POINTS * point_stride(tiles, ins));
+        let windows = one_segment(of_point(of_input, point, ins, tiles), origins, ins);
+        let gradients = of_point(of_gradient, point, outs, tiles);
+        accumulate_weights(instructions, windows, gradients, outs, sums);
     }
 
     /// Rows of tiles of all images.
