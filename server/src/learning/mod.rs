@@ -618,8 +618,8 @@ impl Learning {
         let cached = self.cache.get_or_load(&key, || {
             let bytes = entry.part(model::WEIGHTS_PART).map_err(crate::error::storage_error)?;
             let encoder = Model::from_safetensors(&bytes, worker.device()).map_err(ml_error)?;
-            // Its arrays as they were stored, and as inference takes them.
-            Ok((Cached::Encoder(Arc::new(encoder)), 2 * bytes.len() as u64))
+            // Its arrays as they were stored, and as inference takes them: on the CPU up to 16 numbers for 9.
+            Ok((Cached::Encoder(Arc::new(encoder)), 3 * bytes.len() as u64))
         })?;
         match cached {
             Cached::Encoder(encoder) => Ok(encoder),
