@@ -4,7 +4,7 @@
 //! down the layers, greedily, and on the lowest one keeps the `breadth` nearest nodes that it has met, until no open one is nearer
 //! than the farthest of those. So its answer is nearly always right, and never certainly: whoever needs certainty compares all ([`super::quality::Gallery`]).
 //!
-//! From about a million vectors on it pays; figures in `benches/neighbour_graph.rs`.
+//! What it gains and costs is measured by `benches/neighbour_graph.rs`.
 //!
 //! - Nodes are numbered in the order of their insertion. There is no removal: a search is told which nodes count, and walks through the others.
 //! - Equal vectors stand in one place: the first of them has the links, and whoever meets it meets all.

@@ -2,8 +2,8 @@
 //!
 //! For photographs they are the published ones (Chen et al. 2020, arXiv 2002.05709, appendix A): a crop stretched over the whole, a flip,
 //! colour jitter, loss of colour, blur. Digits and other drawings need others: a flipped 2 is no 2, and a crop of a quarter of an 8 is a 0. They
-//! are turned, sheared, scaled and moved a little ([`Augmentation::Affine`]), bent ([`Augmentation::Elastic`], which of all these teaches the
-//! most: nearest neighbours among 10,000 handwritten digits err by a quarter less often with it), change in contrast, and lose a rectangle.
+//! are turned, sheared, scaled and moved a little ([`Augmentation::Affine`]), bent ([`Augmentation::Elastic`]), change in contrast
+//! ([`Augmentation::Contrast`], without which they teach the least), and lose a rectangle. What each is worth is in docs/learning.md.
 //!
 //! A view is first a plan (`plan.rs`): the numbers drawn for it, which depend on (seed, epoch, image, view) alone, so that the result is the same with
 //! any number of threads, and a training that is continued sees what it would have seen. Its pixels are then made in plain Rust, an image a task

@@ -8,7 +8,7 @@
 //!
 //! A record that is neither of the last three when a server starts belongs to a training that was interrupted, whether by SIGTERM, kill -9 or a
 //! power cut, and whether its client waited for it or not: a training is hours of work, and its model is what was asked for. It waits in the
-//! queue again and goes on from its newest checkpoint with the same result as if nothing had happened. Some cases are told apart first:
+//! queue again and goes on from its newest checkpoint, on the CPU with the same result, bit by bit, as if nothing had happened. Some cases are told apart first:
 //!
 //! - Its model is stored already, under its number: it has succeeded.
 //! - Its request is gone: it was being cancelled.
