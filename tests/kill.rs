@@ -202,3 +202,24 @@ async fn check(
         assert!(found >= Some(numbers), "{found:?} of {numbers} acknowledged rows are there");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_gives_no_number_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, data) = (folder.path().join("store"), folder.path().join("data"));
+    std::fs::create_dir_all(&data).unwrap();
+    let mut given = 0_i64;
+    for round in 0..3 {
+        let mut server = TestServer::start_on(program(), &store, &data, &[]);
+        let client = server.connect().await;
+        if round == 0 {
+            client.simple_query("CREATE TABLE counted (id serial)").await.unwrap();
+        }
+        // Nothing is committed with it.
+        let next = value(&client, "SELECT nextval('counted_id_seq')").await.unwrap();
+        server.kill();
+        let next: i64 = next.parse().unwrap();
+        assert!(next > given, "{next} after {given}");
+        given = next;
+    }
+}

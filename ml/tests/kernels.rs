@@ -526,6 +526,26 @@ fn half_precision_agrees_with_full() {
 }
 
 #[test]
+fn max_pool_in_half_precision_finds_the_same_places() {
+    // Few numbers, so that many are equal, and that 16 bits hold, and so the sums of four gradients.
+    let coarse = |x: Tensor<4>| (x * 64.0).round() / 64.0;
+    let run = |device: &Device, in_half: bool| {
+        let device = &device.clone().autodiff();
+        let x = coarse(tensor([2, 9, 8, 5], 1, device)).detach().require_grad();
+        let y = match in_half {
+            true => max_pool(half_precision(x.clone())).cast(DType::F32),
+            false => max_pool(x.clone()),
+        };
+        let direction = coarse(tensor(y.dims(), 2, device));
+        let gradients = (y.clone() * direction).sum().backward();
+        (values(&y), values(&x.grad(&gradients).expect("a leaf has a gradient")))
+    };
+    for device in devices_with_half() {
+        assert!(run(&device, true) == run(&Device::flex(), false));
+    }
+}
+
+#[test]
 fn gradients_too_large_for_half_precision_are_cut_off() {
     for device in devices_with_half() {
         let (_, images_and_weights, rest) = learn(SHAPES[0], Activation::Relu, 1e9, true, &device);
@@ -543,6 +563,25 @@ fn more_rows_than_are_dealt_along_one_axis_are_all_computed() {
         let convolved = conv2d(x.clone(), Tensor::ones([1, 1, 1, 1], &device), options);
         assert_eq!(values(&convolved), values(&x));
     }
+}
+
+#[test]
+#[should_panic(expected = "a bias for every output channel")]
+fn a_bias_of_another_length_is_refused() {
+    let device = Device::flex();
+    let options = Convolution { stride: [1, 1], padding: [1, 1] };
+    FoldedConvolution::new(tensor([2, 4, 3, 3], 1, &device), tensor([3], 2, &device), options);
+}
+
+#[test]
+#[should_panic(expected = "the shape of the result")]
+fn a_residual_of_another_shape_is_refused() {
+    let device = Device::flex();
+    let options = Convolution { stride: [1, 1], padding: [0, 0] };
+    let layer =
+        FoldedConvolution::new(tensor([2, 4, 1, 1], 1, &device), tensor([2], 2, &device), options);
+    let residual = tensor([1, 2, 4, 2], 4, &device);
+    layer.forward(tensor([1, 4, 2, 4], 3, &device), Some(residual), Activation::None);
 }
 
 #[test]

@@ -24,7 +24,9 @@ use crate::catalog::system::CorrelatedSubqueries;
 use crate::exec::checks::Checks;
 use crate::exec::datasets::Datasets;
 use crate::files::{DataRootError, FileAccess};
-use crate::functions::{VectorOperators, postgres_functions, vector_aggregates, vector_functions};
+use crate::functions::{
+    VectorOperators, postgres_functions, round_function, vector_aggregates, vector_functions,
+};
 use crate::learning::{Learning, LearningError, LearningOptions};
 use crate::plan::operators::{CheckedIntegers, PostgresOperators};
 use crate::plan::types::PostgresTypes;
@@ -198,6 +200,9 @@ fn query_state(settings: &Settings) -> datafusion::common::Result<SessionState> 
     use datafusion::execution::FunctionRegistry as _;
     for function in vector_functions().into_iter().chain(postgres_functions()) {
         state.register_udf(Arc::new(function))?;
+    }
+    if let Some(round) = state.scalar_functions().get("round").cloned() {
+        state.register_udf(Arc::new(round_function(round)))?;
     }
     let aggregates = vector_aggregates(|name| state.aggregate_functions().get(name).cloned());
     for function in aggregates {

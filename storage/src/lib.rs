@@ -131,6 +131,9 @@ pub(crate) struct StoreInner {
     pub(crate) jobs: Mutex<()>,
     /// The sequences that were used since the store was opened, by OID.
     pub(crate) sequences: Mutex<HashMap<u32, Sequence>>,
+    /// How often one was written, and how many of these writes are known to be on disk.
+    pub(crate) sequence_writes: AtomicU64,
+    pub(crate) flushed_sequence_writes: AtomicU64,
     sweeper_thread: Option<JoinHandle<()>>,
 }
 
@@ -163,6 +166,8 @@ impl Store {
             next_job: AtomicU64::new(next_job),
             jobs: Mutex::new(()),
             sequences: Mutex::default(),
+            sequence_writes: AtomicU64::new(0),
+            flushed_sequence_writes: AtomicU64::new(0),
             sweeper_thread: Some(sweeper_thread),
         };
         let state = match load(&core) {

@@ -2,10 +2,12 @@
 //!
 //! A sequence is a number under an OID; what its first value, step and bounds are is the caller's. Values are reserved on
 //! disk in blocks before they are given out. The engine keeps writes in order, so a commit that holds a value is never on
-//! disk without the reservation; a crash skips at most the rest of a block, an orderly close nothing.
+//! disk without the reservation; where nothing is committed, [`Store::flush_sequences`] makes sure of it. A crash skips at most the rest
+//! of a block, an orderly close nothing.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +85,7 @@ impl Store {
                 None => (rules.after(value, 1), 1),
             };
             write(&self.inner.core.kv, oid, next)?;
+            self.inner.sequence_writes.fetch_add(1, Ordering::SeqCst);
             (sequence.on_disk, sequence.reserved) = (next, reserved);
         }
         sequence.reserved -= 1;
@@ -90,10 +93,27 @@ impl Store {
         Ok(Some(value))
     }
 
-    /// Sets a sequence's next value; on disk with the next commit.
+    /// Whether [`flush_sequences`](Store::flush_sequences) has something to do.
+    pub fn has_unflushed_sequences(&self) -> bool {
+        let writes = self.inner.sequence_writes.load(Ordering::SeqCst);
+        self.inner.flushed_sequence_writes.load(Ordering::SeqCst) < writes
+    }
+
+    /// Returns once the values that were given out are never given out again, whatever happens to this process. For those that no commit of changes holds.
+    pub fn flush_sequences(&self) -> Result<()> {
+        let writes = self.inner.sequence_writes.load(Ordering::SeqCst);
+        if self.inner.flushed_sequence_writes.load(Ordering::SeqCst) < writes {
+            self.inner.flush.wait(&self.inner.core.kv)?;
+            self.inner.flushed_sequence_writes.fetch_max(writes, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Sets a sequence's next value; on disk with the next commit or [`flush_sequences`](Store::flush_sequences).
     pub fn set_sequence(&self, oid: u32, next: Option<i64>) -> Result<()> {
         let mut sequences = self.inner.sequences.lock().unwrap_or_else(PoisonError::into_inner);
         write(&self.inner.core.kv, oid, next)?;
+        self.inner.sequence_writes.fetch_add(1, Ordering::SeqCst);
         sequences.insert(oid, Sequence { next, on_disk: next, reserved: 0 });
         Ok(())
     }

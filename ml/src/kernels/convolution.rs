@@ -7,8 +7,8 @@
 //! image that needs a border is copied with it into a buffer of the thread, which is cheap beside the arithmetic. A window of
 //! very few values (the first layer of a grey picture) is gathered into one segment.
 //!
-//! The batch is spread over rayon's threads in groups of images whose number depends on the shapes only, and partial weight
-//! gradients are added in the order of the images: the result is the same bits with any number of threads.
+//! The batch is spread over rayon's threads in groups of small images and strips of large ones, whose size depends on the shapes
+//! only, and partial weight gradients are added in the order of the images: the result is the same bits with any number of threads.
 //!
 //! There is no dilation and there are no groups; no encoder here has them.
 
@@ -21,6 +21,7 @@ use super::simd::Instructions;
 use super::winograd;
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Segments shorter than this are gathered into one.
 const SHORT_SEGMENT: usize = 16;
@@ -28,14 +29,17 @@ const SHORT_SEGMENT: usize = 16;
 /// Outputs that one task computes at least, so that small images share the cost of a task.
 const OUTPUTS_PER_TASK: usize = 256;
 
+/// Outputs of a strip at most, about. Larger images are cut into strips of rows, which bounds a thread's buffer, and threads share one image.
+const OUTPUTS_PER_STRIP: usize = 512;
+
 /// Partial sums of a weight gradient at most: the bound on its memory.
-const WEIGHT_GRADIENT_PARTS: usize = 16;
+pub(super) const WEIGHT_GRADIENT_PARTS: usize = 16;
 
 /// Values of a weight gradient that one task sums over the parts.
 const VALUES_PER_SUM: usize = 1 << 13;
 
 thread_local! {
-    /// A buffer of each thread for images with their borders or gathered windows.
+    /// A buffer of each thread for images or strips of them with their borders, or gathered windows.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -130,6 +134,16 @@ impl Geometry {
         [tap / self.kernel[1], tap % self.kernel[1], position % self.in_channels]
     }
 
+    /// Values of a row of an output image.
+    fn output_row(&self) -> usize {
+        self.output()[1] * self.out_channels
+    }
+
+    /// Height and width of an input image with its border.
+    fn bordered(&self) -> [usize; 2] {
+        std::array::from_fn(|axis| self.input[axis] + 2 * self.padding[axis])
+    }
+
     /// Images that a task takes, so that it computes `OUTPUTS_PER_TASK` positions of `size`.
     fn images_per_task(&self, size: [usize; 2]) -> usize {
         OUTPUTS_PER_TASK.div_ceil((size[0] * size[1]).max(1)).clamp(1, self.batch.max(1))
@@ -222,24 +236,27 @@ pub(super) fn forward(
     output.par_chunks_mut(group * output_length).enumerate().for_each(|(task, output)| {
         let images = output.len() / output_length;
         let input = &input[task * group * input_length..][..images * input_length];
-        let epilogue = Epilogue {
-            bias: bias.as_deref(),
-            residual: finish
-                .residual
-                .map(|residual| &residual[task * group * output_length..][..output.len()]),
-            relu: finish.relu,
-        };
-        layout.with_windows(geometry, input, |windows| {
-            let targets = &targets[..windows.origins.len()];
-            correlate(
-                instructions,
-                windows,
-                packed,
-                geometry.out_channels,
-                targets,
-                epilogue,
-                output,
-            );
+        let strips = output.par_chunks_mut(images * layout.strip_rows * geometry.output_row());
+        strips.enumerate().for_each(|(strip, output)| {
+            let rows = layout.strip(strip);
+            let first = task * group * output_length + rows.start * geometry.output_row();
+            let epilogue = Epilogue {
+                bias: bias.as_deref(),
+                residual: finish.residual.map(|residual| &residual[first..][..output.len()]),
+                relu: finish.relu,
+            };
+            layout.with_windows(geometry, input, &rows, |windows| {
+                let targets = &targets[..windows.origins.len()];
+                correlate(
+                    instructions,
+                    windows,
+                    packed,
+                    geometry.out_channels,
+                    targets,
+                    epilogue,
+                    output,
+                );
+            });
         });
     });
 }
@@ -366,14 +383,9 @@ pub(super) fn input_gradient(
         } else {
             SCRATCH.with_borrow_mut(|scratch| {
                 let before = [axes[0].before, axes[1].before];
-                copy_with_border(
-                    source,
-                    output_size,
-                    geometry.out_channels,
-                    before,
-                    bordered,
-                    scratch,
-                );
+                let border = Border { before, bordered };
+                let lines = 0..bordered[0];
+                border.copy(source, output_size, geometry.out_channels, lines, scratch);
                 run(scratch);
             });
         }
@@ -419,11 +431,11 @@ pub(super) fn weight_gradient(
             let images = index * part..((index + 1) * part).min(geometry.batch);
             for first in images.clone().step_by(group) {
                 let last = (first + group).min(images.end);
+                let input = &input[first * input_length..last * input_length];
                 let gradients = &output_gradient[first * output_length..last * output_length];
-                layout.with_windows(
-                    geometry,
-                    &input[first * input_length..last * input_length],
-                    |windows| {
+                let strip_length = (last - first) * layout.strip_rows * geometry.output_row();
+                for (strip, gradients) in gradients.chunks(strip_length).enumerate() {
+                    layout.with_windows(geometry, input, &layout.strip(strip), |windows| {
                         accumulate_weights(
                             instructions,
                             windows,
@@ -431,15 +443,25 @@ pub(super) fn weight_gradient(
                             geometry.out_channels,
                             &mut sums,
                         );
-                    },
-                );
+                    });
+                }
             }
             sums
         })
         .collect();
-    // Each value is summed over the parts in their order, so it does not matter how the values are shared out.
+    let total = total(parts);
+    unpack_weights(instructions, &total, &geometry.weight_layout(), weight_gradient);
+    buffers::give(total);
+}
+
+/// The sum of some slices of one length. Each value is summed in their order, so it does not matter how the values are shared out.
+///
+/// # Panics
+///
+/// If there is none.
+pub(super) fn total(parts: Vec<Vec<f32>>) -> Vec<f32> {
     let mut parts = parts.into_iter();
-    let mut total = parts.next().expect("a batch that is not empty has a first part");
+    let mut total = parts.next().expect("there is a first part");
     let parts: Vec<Vec<f32>> = parts.collect();
     total.par_chunks_mut(VALUES_PER_SUM).enumerate().for_each(|(chunk, total)| {
         let start = chunk * VALUES_PER_SUM;
@@ -449,16 +471,20 @@ pub(super) fn weight_gradient(
             }
         }
     });
-    unpack_weights(instructions, &total, &geometry.weight_layout(), weight_gradient);
-    buffers::give(total);
     parts.into_iter().for_each(buffers::give);
+    total
 }
 
-/// Where the windows of a group of input images lie once they are prepared.
+/// Where the windows of a group of input images, or of a strip of one, lie once they are prepared.
 struct WindowLayout {
     preparation: Preparation,
+    /// Of the images' outputs, and of a strip's.
+    rows: usize,
+    strip_rows: usize,
+    /// Windows of a row.
+    columns: usize,
+    /// Of a strip of every image.
     origins: Vec<usize>,
-    windows_per_image: usize,
     segments: usize,
     segment_stride: usize,
     segment_length: usize,
@@ -475,29 +501,33 @@ enum Preparation {
 }
 
 impl WindowLayout {
-    /// For groups of up to `images` images.
+    /// For groups of up to `images` images; if that is more than one, they are no larger than a strip.
     fn new(geometry: &Geometry, images: usize) -> WindowLayout {
-        let [height, width] = geometry.output();
+        let [rows, columns] = geometry.output();
+        // Strips of about one size.
+        let strips = (rows * columns).div_ceil(OUTPUTS_PER_STRIP);
+        let strip_rows = rows.div_ceil(strips);
+        let windows = images * strip_rows * columns;
         let row_segment = geometry.kernel[1] * geometry.in_channels;
-        let windows_per_image = height * width;
         if row_segment < SHORT_SEGMENT && geometry.kernel[0] > 1 {
             let length = geometry.window_length();
             return WindowLayout {
                 preparation: Preparation::Gather,
-                origins: (0..images * windows_per_image).map(|window| window * length).collect(),
-                windows_per_image,
+                rows,
+                strip_rows,
+                columns,
+                origins: (0..windows).map(|window| window * length).collect(),
                 segments: 1,
                 segment_stride: 0,
                 segment_length: length,
             };
         }
-        let bordered: [usize; 2] =
-            std::array::from_fn(|axis| geometry.input[axis] + 2 * geometry.padding[axis]);
+        let bordered = geometry.bordered();
         let row_length = bordered[1] * geometry.in_channels;
-        let mut origins = Vec::with_capacity(images * windows_per_image);
+        let mut origins = Vec::with_capacity(windows);
         for image in 0..images {
-            for row in 0..height {
-                for column in 0..width {
+            for row in 0..strip_rows {
+                for column in 0..columns {
                     let y = image * bordered[0] + row * geometry.stride[0];
                     origins
                         .push(y * row_length + column * geometry.stride[1] * geometry.in_channels);
@@ -510,93 +540,117 @@ impl WindowLayout {
             } else {
                 Preparation::Border
             },
+            rows,
+            strip_rows,
+            columns,
             origins,
-            windows_per_image,
             segments: geometry.kernel[0],
             segment_stride: row_length,
             segment_length: row_segment,
         }
     }
 
-    /// The windows of `images` prepared images.
-    fn windows<'a>(&'a self, values: &'a [f32], images: usize) -> Windows<'a> {
+    /// The rows of a strip.
+    fn strip(&self, index: usize) -> Range<usize> {
+        index * self.strip_rows..((index + 1) * self.strip_rows).min(self.rows)
+    }
+
+    /// The prepared windows of `rows` of `images` images.
+    fn windows<'a>(&'a self, values: &'a [f32], images: usize, rows: &Range<usize>) -> Windows<'a> {
         Windows {
             values,
-            origins: &self.origins[..images * self.windows_per_image],
+            origins: &self.origins[..images * rows.len() * self.columns],
             segments: self.segments,
             segment_stride: self.segment_stride,
             segment_length: self.segment_length,
         }
     }
 
-    /// Prepares `images` in the thread's buffer and hands their windows to `run`.
-    fn with_windows(&self, geometry: &Geometry, images: &[f32], run: impl FnOnce(Windows<'_>)) {
+    /// Prepares `rows` of the outputs of `images` in the thread's buffer and hands their windows to `run`.
+    fn with_windows(
+        &self,
+        geometry: &Geometry,
+        images: &[f32],
+        rows: &Range<usize>,
+        run: impl FnOnce(Windows<'_>),
+    ) {
         let count = images.len() / geometry.input_length();
+        let first_line = rows.start * geometry.stride[0];
         match self.preparation {
-            Preparation::None => run(self.windows(images, count)),
+            Preparation::None => {
+                let images = &images[first_line * self.segment_stride..];
+                run(self.windows(images, count, rows));
+            }
             Preparation::Border => SCRATCH.with_borrow_mut(|scratch| {
-                let bordered =
-                    std::array::from_fn(|axis| geometry.input[axis] + 2 * geometry.padding[axis]);
-                copy_with_border(
-                    images,
-                    geometry.input,
-                    geometry.in_channels,
-                    geometry.padding,
-                    bordered,
-                    scratch,
-                );
-                run(self.windows(scratch, count));
+                let bordered = geometry.bordered();
+                // Of more than one image all lines, where the layout expects the next one.
+                let lines = match count {
+                    1 => (rows.len() - 1) * geometry.stride[0] + geometry.kernel[0],
+                    _ => bordered[0],
+                };
+                let border = Border { before: geometry.padding, bordered };
+                let lines = first_line..first_line + lines;
+                border.copy(images, geometry.input, geometry.in_channels, lines, scratch);
+                run(self.windows(scratch, count, rows));
             }),
             Preparation::Gather => SCRATCH.with_borrow_mut(|scratch| {
-                gather(geometry, images, scratch);
-                run(self.windows(scratch, count));
+                gather(geometry, images, rows, scratch);
+                run(self.windows(scratch, count, rows));
             }),
         }
     }
 }
 
-/// Copies images of `size` to the place `before` in images of size `bordered` that are zero elsewhere.
-fn copy_with_border(
-    images: &[f32],
-    size: [usize; 2],
-    channels: usize,
+/// Zeros around an image.
+struct Border {
+    /// Above it and to its left.
     before: [usize; 2],
+    /// Height and width of the image with its border.
     bordered: [usize; 2],
-    target: &mut Vec<f32>,
-) {
-    let row_length = size[1] * channels;
-    let bordered_row = bordered[1] * channels;
-    let count = images.len() / (size[0] * row_length);
-    target.resize(count * bordered[0] * bordered_row, 0.0);
-    let inside = before[1] * channels..before[1] * channels + row_length;
-    for (image, target) in images
-        .chunks_exact(size[0] * row_length)
-        .zip(target.chunks_exact_mut(bordered[0] * bordered_row))
-    {
-        let (above, rest) = target.split_at_mut(before[0] * bordered_row);
-        let (rows, below) = rest.split_at_mut(size[0] * bordered_row);
-        above.fill(0.0);
-        below.fill(0.0);
-        for (row, target) in image.chunks_exact(row_length).zip(rows.chunks_exact_mut(bordered_row))
-        {
-            target[..inside.start].fill(0.0);
-            target[inside.clone()].copy_from_slice(row);
-            target[inside.end..].fill(0.0);
+}
+
+impl Border {
+    /// Writes these lines of the bordered images, of images of `size`.
+    fn copy(
+        &self,
+        images: &[f32],
+        size: [usize; 2],
+        channels: usize,
+        lines: Range<usize>,
+        target: &mut Vec<f32>,
+    ) {
+        let row_length = size[1] * channels;
+        let line_length = self.bordered[1] * channels;
+        let inside = self.before[1] * channels..self.before[1] * channels + row_length;
+        let images = images.chunks_exact(size[0] * row_length);
+        target.resize(images.len() * lines.len() * line_length, 0.0);
+        let mut targets = target.chunks_exact_mut(line_length);
+        for image in images {
+            for (line, target) in lines.clone().zip(&mut targets) {
+                let row = line.wrapping_sub(self.before[0]);
+                if row < size[0] {
+                    target[..inside.start].fill(0.0);
+                    target[inside.clone()]
+                        .copy_from_slice(&image[row * row_length..][..row_length]);
+                    target[inside.end..].fill(0.0);
+                } else {
+                    target.fill(0.0);
+                }
+            }
         }
     }
 }
 
-/// Copies every window of the images, one after another.
-fn gather(geometry: &Geometry, images: &[f32], target: &mut Vec<f32>) {
-    let [height, width] = geometry.output();
+/// Copies every window of `rows` of the images' outputs, one after another.
+fn gather(geometry: &Geometry, images: &[f32], rows: &Range<usize>, target: &mut Vec<f32>) {
+    let [_, width] = geometry.output();
     let [input_height, input_width] = geometry.input;
     let channels = geometry.in_channels;
+    let images = images.chunks_exact(geometry.input_length());
     target.clear();
-    target.reserve(
-        images.len() / geometry.input_length() * height * width * geometry.window_length(),
-    );
-    for image in images.chunks_exact(geometry.input_length()) {
-        for row in 0..height {
+    target.reserve(images.len() * rows.len() * width * geometry.window_length());
+    for image in images {
+        for row in rows.clone() {
             for column in 0..width {
                 for kernel_row in 0..geometry.kernel[0] {
                     let y =
@@ -711,6 +765,11 @@ mod tests {
             (2, [32, 32], [1, 3], [3, 3], [1, 1], [1, 1]),
             // Sums of a weight gradient that are not taken in parts.
             (3, [256, 512], [5, 4], [3, 3], [1, 1], [1, 1]),
+            // Two and three strips of an image: of gathered windows, with a border, and of the image as it is.
+            (2, [1, 8], [64, 48], [5, 5], [2, 2], [2, 2]),
+            (2, [3, 17], [51, 52], [7, 7], [2, 2], [3, 3]),
+            (2, [16, 5], [60, 40], [1, 1], [2, 2], [0, 0]),
+            (1, [8, 16], [40, 39], [3, 3], [1, 1], [0, 0]),
         ]
         .into_iter()
         .map(|(batch, [in_channels, out_channels], input, kernel, stride, padding)| Geometry {

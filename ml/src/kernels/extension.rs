@@ -156,6 +156,11 @@ impl PackedKernels for Flex {
     ) -> FlexTensor {
         let geometry = geometry(x.shape().dims(), layer.shape, layer.options);
         let residual = residual.into_option().map(in_order);
+        if let Some(residual) = &residual {
+            let [height, width] = geometry.output();
+            let shape = [geometry.batch, height, width, geometry.out_channels];
+            assert_eq!(residual.shape().dims(), shape, "the residual has the shape of the result");
+        }
         let finish =
             Finish { bias: Some(&layer.bias), residual: residual.as_ref().map(values), relu };
         let x = in_order(x);

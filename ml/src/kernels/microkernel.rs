@@ -1,8 +1,8 @@
 //! The two inner loops of convolution, on a tile that stays in the processor's registers.
 //!
 //! Images lie with the channels innermost, `[image, row, column, channel]`, so a window of the input is a few *segments* of
-//! consecutive values, one a row of the kernel. Both loops read the windows where they are: there is no matrix of patches, and
-//! nothing but the weights is packed.
+//! consecutive values, one a row of the kernel. Both loops read the windows where they are: there is no matrix of patches. Weights
+//! are packed, and for many of them the gradients of some outputs at a time.
 //!
 //! - [`Correlate`]: every output is the sum over its window of value times weight. A tile is `ROWS` outputs by two
 //!   vectors of channels: a broadcast value of each window against two vectors of weights.

@@ -135,7 +135,8 @@ pub struct Moved {
     pub second: Tensor<1>,
 }
 
-/// Frees the buffers that the kernels keep between operations. For the end of a training: what is kept then is only in the way.
+/// Frees the buffers that the kernels keep between operations, up to 256 MiB. For the end of a training: what is kept then is only in the way. A few megabytes that
+/// each thread works in stay.
 pub fn release_buffers() {
     buffers::release();
 }
@@ -197,6 +198,8 @@ impl FoldedConvolution {
     ///
     /// If the lengths do not fit, or the numbers are not `f32`.
     pub fn new(weight: Tensor<4>, bias: Tensor<1>, options: Convolution) -> Self {
+        assert_eq!(bias.dims(), [weight.dims()[0]], "a bias for every output channel");
+        assert_eq!([weight.dtype(), bias.dtype()], [DType::F32; 2], "weights and bias are f32");
         if !is_on_cpu(&weight.device()) {
             return Self(Folded::OnGpu(Box::new(Plain { weight, bias, options })));
         }
@@ -215,7 +218,7 @@ impl FoldedConvolution {
     ///
     /// # Panics
     ///
-    /// As [`conv2d`], or if `x` lies on another device than the weights did.
+    /// As [`conv2d`], if `residual` has another shape, or if `x` lies on another device than the weights did.
     pub fn forward(
         &self,
         x: Tensor<4>,

@@ -1,7 +1,7 @@
 //! The largest of 3x3 places, every second place down and across: the pooling behind the stem of a ResNet for large images (He et al. 2015, arXiv 1512.03385,
 //! table 1).
 //!
-//! The border adds nothing to choose from. Of places that are equally large the first, row by row, has the gradient. A number that is NaN is the largest.
+//! The border adds nothing to choose from. Of places that are equally large the first, row by row, has the gradient. On the CPU a number that is NaN is the largest.
 
 use rayon::prelude::*;
 
@@ -36,6 +36,14 @@ impl Plane {
         windows(self.height) * windows(self.width) * self.channels
     }
 
+    /// # Panics
+    ///
+    /// If `x` does not hold whole images, or `y` not what as many become.
+    fn check(self, x: &[f32], y: &[f32]) {
+        assert!(x.len().is_multiple_of(self.length()), "whole images");
+        assert_eq!(x.len() / self.length() * self.pooled_length(), y.len(), "one output an image");
+    }
+
     /// Where the places of a window start in an image, row by row.
     fn places(self, row: usize, column: usize) -> impl Iterator<Item = usize> {
         let along = |window: usize, places: usize| {
@@ -57,7 +65,7 @@ pub(super) fn largest(plane: Plane, x: &[f32], y: &mut [f32]) {
     if y.is_empty() {
         return;
     }
-    assert_eq!(x.len() / plane.length() * plane.pooled_length(), y.len(), "one output an image");
+    plane.check(x, y);
     let (rows, columns) = (windows(plane.height), windows(plane.width));
     y.par_chunks_mut(columns * plane.channels).enumerate().for_each(|(line, y)| {
         let image = &x[line / rows * plane.length()..][..plane.length()];
@@ -96,7 +104,7 @@ pub(super) fn largest_gradient(
     if x.is_empty() {
         return;
     }
-    assert_eq!(x.len() / plane.length() * plane.pooled_length(), y.len(), "one output an image");
+    plane.check(x, y);
     assert_eq!(y.len(), gradient.len(), "a gradient for every output");
     let columns = windows(plane.width);
     x_gradient

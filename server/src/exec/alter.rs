@@ -21,7 +21,7 @@ use super::constraints::of_table;
 use super::ddl::{duplicate_column, exists, no_identity_type, relation_exists};
 use super::dml::{TARGET, assigned_columns, new_name, projected, target_query};
 use super::given_values::{default_expression, null};
-use super::targets::{missing_column, stored_table, target_name};
+use super::targets::{existing_name, missing_column, stored_table, target_name};
 use super::{Control, rowset};
 use crate::catalog::constraints::TableDefinition;
 use crate::catalog::sequences::{ColumnDefault, ColumnSequence, greatest, with_default};
@@ -42,14 +42,22 @@ impl ClientSession {
         control: &Control,
     ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
-        let name = target_name(&alter.name)?;
-        self.lock(&name, control).await?;
         let done = Ok(Response::Done { tag: "ALTER TABLE".to_string() });
+        let skipping = |name: &dyn std::fmt::Display| {
+            let notice = format!("relation \"{name}\" does not exist, skipping");
+            control.notices.send(Notice::new(notice));
+        };
+        let name = match existing_name(&alter.name, &self.transaction.peek()) {
+            Err(error) if alter.if_exists && error.code == SqlState::UNDEFINED_TABLE => {
+                skipping(&alter.name);
+                return done;
+            }
+            name => name?,
+        };
+        self.lock(&name, control).await?;
         let scope = self.scope(parsed, Parameters::default(), control)?;
         if alter.if_exists && scope.snapshot.table(&name).is_none() {
-            control
-                .notices
-                .send(Notice::new(format!("relation \"{name}\" does not exist, skipping")));
+            skipping(&name);
             return done;
         }
         if let [pg::AlterTableOperation::RenameTable { table_name }] = alter.operations.as_slice() {

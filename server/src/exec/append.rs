@@ -150,7 +150,7 @@ impl ClientSession {
     /// A constant as one of a column, ready to run.
     fn constant(&self, value: Expr, field: &Field) -> Result<Arc<dyn PhysicalExpr>, SqlError> {
         let schema = DFSchema::empty();
-        plan::coerce::assign(value, &schema, field.data_type())
+        plan::coerce::assign(value, &schema, field)
             .and_then(|value| plan::physical(&self.state, value, &schema))
             .map_err(|error| datafusion_error(error, None))
     }

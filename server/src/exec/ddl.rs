@@ -12,7 +12,7 @@ use sqlparser::ast as pg;
 use thanosql_protocol::{Notice, Response, SqlError, SqlState};
 
 use super::constraints::{self, NewConstraint};
-use super::targets::{is_temporary_schema, target_name};
+use super::targets::{existing_name, is_temporary_schema, target_name};
 use super::{Control, rowset};
 use crate::catalog::constraints::{OnCommit, TableDefinition, choose_name};
 use crate::catalog::sequences::{
@@ -42,7 +42,7 @@ impl ClientSession {
             let text = Source { query, embedded: &statement.embedded, data: statement.with_data };
             return self.create_table_as(parsed, target, text, parameters, control).await;
         }
-        self.lock(&target.name, control).await?;
+        self.lock_new(&target, control).await?;
         let scope = self.scope(parsed, parameters, control)?;
         let done = Ok(Response::Done { tag: "CREATE TABLE".to_string() });
         if !self.is_free(&scope, &target, control)? {
@@ -52,6 +52,13 @@ impl ClientSession {
         definition.on_commit = target.on_commit;
         self.create(&target, definition.schema())?;
         done
+    }
+
+    async fn lock_new(&self, target: &NewTable<'_>, control: &Control) -> Result<(), SqlError> {
+        match target.temporary {
+            true => self.lock_temporary(&target.name, control).await,
+            false => self.lock(&target.name, control).await,
+        }
     }
 
     /// CREATE TABLE AS and SELECT INTO.
@@ -65,7 +72,7 @@ impl ClientSession {
     ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
         let name = &target.name;
-        self.lock(name, control).await?;
+        self.lock_new(&target, control).await?;
         let mut scope = self.scope(parsed, parameters, control)?;
         if !self.is_free(&scope, &target, control)? {
             return Ok(Response::Done { tag: "CREATE TABLE AS".to_string() });
@@ -270,7 +277,7 @@ impl ClientSession {
         default: pg::Expr,
     ) -> Result<(), SqlError> {
         let default = plan::plan_constant(&self.state, scope, default)?;
-        plan::coerce::assign(default, &datafusion::common::DFSchema::empty(), field.data_type())
+        plan::coerce::assign(default, &datafusion::common::DFSchema::empty(), field)
             .map_err(|error| crate::error::datafusion_error(error, Some(&scope.script)))?;
         Ok(())
     }
@@ -339,7 +346,14 @@ impl ClientSession {
             other => return Err(not_yet(&format!("DROP {other}"))),
         };
         for name in names {
-            let name = target_name(name)?;
+            let name = match existing_name(name, &self.transaction.peek()) {
+                Err(error) if if_exists && error.code == SqlState::UNDEFINED_TABLE => {
+                    let notice = format!("{word} \"{name}\" does not exist, skipping");
+                    control.notices.send(Notice::new(notice));
+                    continue;
+                }
+                name => name?,
+            };
             self.lock(&name, control).await?;
             let snapshot = self.transaction.snapshot();
             let (table, view) = (snapshot.table(&name).is_some(), snapshot.view(&name).is_some());

@@ -17,10 +17,10 @@ use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, lit};
 use sqlparser::ast as pg;
 use thanosql_protocol::{Response, RowsTag, SqlError, SqlState};
-use thanosql_storage::{ROW_ID_COLUMN, Table};
+use thanosql_storage::{ROW_ID_COLUMN, Snapshot, Table};
 
 use super::given_values::{assigned_values, default_expression, insert_columns, settle_values};
-use super::targets::{stored_table, target_name};
+use super::targets::{existing_name, stored_table};
 use super::upsert::Conflict;
 use super::{Control, rowset};
 use crate::catalog::table::StoredTable;
@@ -78,12 +78,14 @@ impl Change {
 /// The table that a change names.
 ///
 /// # Errors
-/// As [`target_name`]; 0A000 for targets that are not plain tables.
-pub fn change_target(statement: &pg::Statement) -> Result<String, SqlError> {
+/// As [`existing_name`]; 0A000 for targets that are not plain tables.
+pub fn change_target(statement: &pg::Statement, snapshot: &Snapshot) -> Result<String, SqlError> {
     match statement {
-        pg::Statement::Insert(insert) => insert_target(insert),
-        pg::Statement::Update(update) => factor_name(&update.table).map(|(name, _)| name),
-        pg::Statement::Delete(delete) => factor_name(delete_target(delete)?).map(|(name, _)| name),
+        pg::Statement::Insert(insert) => insert_target(insert, snapshot),
+        pg::Statement::Update(update) => factor_name(&update.table, snapshot).map(|(name, _)| name),
+        pg::Statement::Delete(delete) => {
+            factor_name(delete_target(delete)?, snapshot).map(|(name, _)| name)
+        }
         _ => Err(crate::error::internal("not a change")),
     }
 }
@@ -118,7 +120,7 @@ impl ClientSession {
         {
             return Err(unsupported("this form of INSERT"));
         }
-        let name = insert_target(insert)?;
+        let name = insert_target(insert, &scope.snapshot)?;
         let table = stored_table(scope, &name)?;
         let schema = table.schema();
         let given = insert_columns(&insert.columns, &schema, &name)?;
@@ -160,7 +162,7 @@ impl ClientSession {
                 }
                 None => self.default_of(scope, field)?,
             };
-            let value = plan::coerce::assign(value, source.schema().as_ref(), field.data_type())
+            let value = plan::coerce::assign(value, source.schema().as_ref(), field)
                 .map_err(|error| datafusion_error(error, None))?;
             projection.push(value.alias(field.name()));
         }
@@ -211,7 +213,7 @@ impl ClientSession {
         if update.or.is_some() || update.limit.is_some() || !update.order_by.is_empty() {
             return Err(unsupported("this form of UPDATE"));
         }
-        let (name, alias) = factor_name(&update.table)?;
+        let (name, alias) = factor_name(&update.table, &scope.snapshot)?;
         let table = stored_table(scope, &name)?;
         let schema = table.schema();
         let mut assigned = assigned_values(scope, &update.assignments, &schema, &name)?;
@@ -255,7 +257,7 @@ impl ClientSession {
         if delete.limit.is_some() || !delete.order_by.is_empty() || !delete.tables.is_empty() {
             return Err(unsupported("this form of DELETE"));
         }
-        let (name, alias) = factor_name(delete_target(delete)?)?;
+        let (name, alias) = factor_name(delete_target(delete)?, &scope.snapshot)?;
         let table = stored_table(scope, &name)?;
         let mut items = vec![(ROW_ID_COLUMN.to_string(), qualified(&alias, ROW_ID_COLUMN))];
         if delete.returning.is_some() {
@@ -337,7 +339,7 @@ impl ClientSession {
         control: &Control,
     ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
-        let target = change_target(statement)?;
+        let target = change_target(statement, &self.transaction.peek())?;
         self.lock(&target, control).await?;
         let mut scope = self.scope(parsed, parameters, control)?;
         self.keep_embedded(&mut scope, embedded, control).await?;
@@ -429,7 +431,7 @@ pub(super) fn assigned_columns(
 ) -> Result<Vec<Expr>, SqlError> {
     let assigned = |(index, field): (usize, &FieldRef)| {
         let value = Expr::Column(Column::from(plan.schema().qualified_field(first + index)));
-        let value = plan::coerce::assign(value, plan.schema().as_ref(), field.data_type())
+        let value = plan::coerce::assign(value, plan.schema().as_ref(), field)
             .map_err(|error| datafusion_error(error, None))?;
         Ok(value.alias(field.name()))
     };
@@ -448,21 +450,24 @@ fn returning(items: Option<&Vec<pg::SelectItem>>, name: String) -> Option<Return
     items.map(|items| Returning { items: items.clone(), name })
 }
 
-fn insert_target(insert: &pg::Insert) -> Result<String, SqlError> {
+fn insert_target(insert: &pg::Insert, snapshot: &Snapshot) -> Result<String, SqlError> {
     match &insert.table {
-        pg::TableObject::TableName(name) => target_name(name),
+        pg::TableObject::TableName(name) => existing_name(name, snapshot),
         _ => Err(unsupported("INSERT into anything but a table")),
     }
 }
 
 /// The target of UPDATE or DELETE: its name, and what it is called in the statement.
-fn factor_name(table: &pg::TableWithJoins) -> Result<(String, String), SqlError> {
+fn factor_name(
+    table: &pg::TableWithJoins,
+    snapshot: &Snapshot,
+) -> Result<(String, String), SqlError> {
     if !table.joins.is_empty() {
         return Err(unsupported("a join as the target of a change"));
     }
     match &table.relation {
         pg::TableFactor::Table { name, alias, args: None, .. } => {
-            let table = target_name(name)?;
+            let table = existing_name(name, snapshot)?;
             let alias =
                 alias.as_ref().map(|alias| sql::fold(&alias.name)).unwrap_or_else(|| table.clone());
             Ok((table, alias))

@@ -224,7 +224,7 @@ fn explain_create_table(
     create: &CreateTableUsing,
 ) -> Result<(String, Lines, LogicalPlan), SqlError> {
     let given = options(&scope.parameters, &create.options, CreateTableUsingOptions::read)?;
-    let name = object_name(&create.table)?;
+    let name = object_name(&create.table, &scope.snapshot)?;
     let (entry, metadata) = model(scope, &create.model)?;
     let path = path_argument(scope, &create.path)?;
     let exists = super::ddl::relation_exists(scope, &name);

@@ -13,7 +13,7 @@ use thanosql_storage::Table;
 
 use super::Control;
 use super::ddl::{exists, relation_exists};
-use super::targets::{missing_column, stored_table, target_name};
+use super::targets::{existing_name, missing_column, stored_table, target_name};
 use crate::catalog::constraints::{TableDefinition, choose_name};
 use crate::catalog::vector_index::{METHOD, OperatorClass, VectorIndex, vector_indexes};
 use crate::error::unsupported;
@@ -33,7 +33,7 @@ impl ClientSession {
         self.refuse_in_read_only()?;
         refuse_clauses(create)?;
         let done = Ok(Response::Done { tag: "CREATE INDEX".to_string() });
-        let table = target_name(&create.table_name)?;
+        let table = existing_name(&create.table_name, &self.transaction.peek())?;
         self.lock(&table, control).await?;
         let scope = self.scope(parsed, Parameters::default(), control)?;
         let table = stored_table(&scope, &table)?;

@@ -10,9 +10,9 @@ use std::pin::Pin;
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use thanosql_protocol::{SqlError, SqlState};
-use thanosql_storage::Table;
+use thanosql_storage::{Snapshot, Table};
 
-use super::targets::{check_schema, missing_column};
+use super::targets::{check_found, check_schema, missing_column};
 use super::{Control, rowset};
 use crate::catalog::constraints::TableDefinition;
 use crate::error::{arrow_error, storage_error};
@@ -93,7 +93,7 @@ impl ClientSession {
         control: &Control,
     ) -> Result<Table, SqlError> {
         self.refuse_in_read_only()?;
-        let name = table_name(name)?;
+        let name = table_name(name, &self.transaction.peek())?;
         self.lock(&name, control).await?;
         // The lock may have been waited for: what others committed meanwhile counts.
         scope.snapshot = self.transaction.snapshot();
@@ -192,11 +192,12 @@ impl ClientSession {
 /// A table's name as an option gives it: a string that may hold the schema.
 ///
 /// # Errors
-/// As [`check_schema`].
-pub fn table_name(text: &str) -> Result<String, SqlError> {
+/// As [`check_schema`] and [`check_found`].
+pub fn table_name(text: &str, snapshot: &Snapshot) -> Result<String, SqlError> {
     match text.rsplit_once('.') {
         Some((schema, table)) => {
             check_schema(schema, table)?;
+            check_found(schema, table, snapshot)?;
             Ok(table.to_string())
         }
         None => Ok(text.to_string()),

@@ -9,9 +9,10 @@ use datafusion::common::Column;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use thanosql_protocol::{Response, SqlError, SqlState};
-use thanosql_storage::ModelEntry;
+use thanosql_storage::{ModelEntry, Snapshot};
 
 use super::query::text_rows;
+use super::targets::{check_found, check_schema};
 use super::{Control, rowset};
 use crate::error::{datafusion_error, not_yet};
 use crate::learning::{ModelMetadata, OnError};
@@ -86,7 +87,7 @@ impl ClientSession {
         control: &Control,
     ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
-        let name = object_name(&create.table)?;
+        let name = object_name(&create.table, &self.transaction.peek())?;
         self.lock(&name, control).await?;
         let scope = self.scope(parsed, parameters, control)?;
         let given = options(&scope.parameters, &create.options, CreateTableUsingOptions::read)?;
@@ -165,13 +166,14 @@ pub(super) fn model_lock(name: &str) -> String {
     format!("model {name}")
 }
 
-/// The name of a table that a ThanoSQL statement makes.
+/// The name of a table that a statement of ThanoSQL's or COPY makes or fills.
 ///
 /// # Errors
-/// As [`super::targets::check_schema`].
-pub(crate) fn object_name(name: &sql::ObjectName) -> Result<String, SqlError> {
+/// As [`check_schema`] and [`check_found`].
+pub(crate) fn object_name(name: &sql::ObjectName, snapshot: &Snapshot) -> Result<String, SqlError> {
     if let Some(schema) = &name.schema {
-        super::targets::check_schema(&schema.value, &name.name.value)
+        check_schema(&schema.value, &name.name.value)
+            .and_then(|()| check_found(&schema.value, &name.name.value, snapshot))
             .map_err(|error| error.at(name.position()))?;
     }
     Ok(name.name.value.clone())

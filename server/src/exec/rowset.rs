@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -15,6 +15,7 @@ use super::Control;
 use super::query::controlled;
 use crate::catalog::sequences::forget_default;
 use crate::error::arrow_error;
+use crate::plan::json::{check_json, is_json};
 use crate::plan::names::shown;
 use crate::plan::scores::SCORE_KEY;
 use crate::plan::types::PG_TYPMOD;
@@ -105,25 +106,36 @@ fn storable_type(data_type: &DataType) -> Option<DataType> {
     }
 }
 
-/// A batch in a table's columns, by position. Texts that are too long for their column are an error.
+/// A batch in a table's columns, by position. Texts that are too long for their column are an error, and those that are no JSON where that is wanted.
 ///
 /// # Errors
-/// 22001, and what casting answers.
+/// 22001, 22P02, and what casting answers.
 pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, SqlError> {
+    // What does not fit is an error, no NULL.
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for (column, field) in batch.columns().iter().zip(schema.fields()) {
         let column = if column.data_type() == field.data_type() {
             column.clone()
         } else {
-            cast(column, field.data_type()).map_err(arrow_error)?
+            cast_with_options(column, field.data_type(), &strict).map_err(arrow_error)?
         };
         check_length(&column, field)?;
+        check_texts_of_json(&column, field)?;
         columns.push(column);
     }
     // Nulls are checked where rows are stored, so that the error names the table.
     let fields: Vec<Field> =
         schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)
+}
+
+fn check_texts_of_json(column: &ArrayRef, field: &Field) -> Result<(), SqlError> {
+    if !is_json(field) {
+        return Ok(());
+    }
+    let mut texts = column.as_string_opt::<i32>().into_iter().flatten().flatten();
+    texts.try_for_each(check_json)
 }
 
 fn check_length(column: &ArrayRef, field: &Field) -> Result<(), SqlError> {

@@ -3,18 +3,50 @@
 use arrow::datatypes::SchemaRef;
 use sqlparser::ast as pg;
 use thanosql_protocol::{SqlError, SqlState};
-use thanosql_storage::Table;
+use thanosql_storage::{Snapshot, Table};
 
 use crate::catalog::system::TEMPORARY_SCHEMA;
-use crate::error::undefined_table;
+use crate::error::{undefined_table, unsupported};
 use crate::plan::Scope;
 use crate::sql;
 
-/// The name of a table that a statement changes, from its written name.
+/// The name of a table that a statement changes, from its written name: that by which this snapshot finds it.
 ///
 /// # Errors
-/// 42501 for system tables, 3F000 for schemas that do not exist, 0A000 for other databases.
+/// As [`target_name`] and [`check_found`].
+pub fn existing_name(name: &pg::ObjectName, snapshot: &Snapshot) -> Result<String, SqlError> {
+    let (schema, table) = parts(name)?;
+    if let Some(schema) = schema {
+        check_found(&schema, &table, snapshot)?;
+    }
+    Ok(table)
+}
+
+/// The name of a table or another object that a statement makes, from its written name.
+///
+/// # Errors
+/// 42501 for system tables, 3F000 for schemas that do not exist.
 pub fn target_name(name: &pg::ObjectName) -> Result<String, SqlError> {
+    parts(name).map(|(_, table)| table)
+}
+
+/// A table is found by its name alone, a temporary one first: this makes sure that the one found is of the schema that was written.
+///
+/// # Errors
+/// 42P01 for a temporary table that does not exist, 0A000 for another that a temporary one hides.
+pub fn check_found(schema: &str, table: &str, snapshot: &Snapshot) -> Result<(), SqlError> {
+    match (is_temporary_schema(schema), snapshot.temporary_table(table).is_some()) {
+        (true, false) => Err(undefined_table(&format!("{schema}.{table}"))),
+        (false, true) => {
+            Err(unsupported("changing a table that a temporary one of its name hides")
+                .with_hint(format!("Drop or rename the temporary table \"{table}\" first.")))
+        }
+        (true, true) | (false, false) => Ok(()),
+    }
+}
+
+/// The schema, if one is written, and the name in it.
+fn parts(name: &pg::ObjectName) -> Result<(Option<String>, String), SqlError> {
     let mut parts = Vec::with_capacity(name.0.len());
     for part in &name.0 {
         match part.as_ident() {
@@ -32,10 +64,10 @@ pub fn target_name(name: &pg::ObjectName) -> Result<String, SqlError> {
         return Err(SqlError::new(SqlState::INVALID_NAME, format!("invalid name {name:?}")));
     }
     match parts.as_slice() {
-        [table] => Ok(table.clone()),
+        [table] => Ok((None, table.clone())),
         [.., schema, table] => {
             check_schema(schema, table)?;
-            Ok(table.clone())
+            Ok((Some(schema.clone()), table.clone()))
         }
         [] => Err(SqlError::new(SqlState::SYNTAX_ERROR, "a name of a table is missing")),
     }

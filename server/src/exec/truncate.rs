@@ -7,7 +7,7 @@ use thanosql_protocol::{Response, SqlError};
 use thanosql_storage::Table;
 
 use super::Control;
-use super::targets::target_name;
+use super::targets::existing_name;
 use crate::catalog::constraints::TableDefinition;
 use crate::catalog::sequences::ColumnSequence;
 use crate::error::undefined_table;
@@ -22,7 +22,7 @@ impl ClientSession {
     ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
         for target in &truncate.table_names {
-            let name = target_name(&target.name)?;
+            let name = existing_name(&target.name, &self.transaction.peek())?;
             self.lock(&name, control).await?;
             let Some(table) = self.transaction.snapshot().table(&name) else {
                 return Err(undefined_table(&name));

@@ -11,6 +11,7 @@
 //!   makes of that; [`nearest`]: the nearest rows of another table, for FUNCTION compute.similarity.
 //! - [`postgres`]: PostgreSQL's functions that DataFusion lacks; [`patterns`] has the patterns of `to_char`, [`time_reader`]
 //!   reads by them, `whole_division` has `div` and `mod`, [`rows`] is the frame that they are written in: [`postgres_functions`].
+//!   [`mod@round`] rounds as PostgreSQL does.
 //! - [`training_rows`]: what CONVERT fills in from the rows that a model was trained with: [`target_function`],
 //!   [`filename_function`].
 //!
@@ -29,6 +30,7 @@ pub mod patterns;
 pub mod postgres;
 pub mod predict;
 pub mod print;
+pub mod round;
 pub mod rows;
 pub mod time_reader;
 pub mod training_rows;
@@ -44,6 +46,7 @@ pub use embed::{EmbedContext, embed_function, resolve_constants};
 pub use nested::separate_nested;
 pub use postgres::postgres_functions;
 pub use print::{PrintContext, PrintFormat, print_function, print_plan};
+pub use round::round_function;
 pub use training_rows::{filename_function, target_function};
 pub use vector::vector_functions;
 pub use vector_aggregates::vector_aggregates;

@@ -71,6 +71,19 @@ fn distinct() -> DataFusionError {
     ))
 }
 
+/// The type in which numbers are added up: the mean of numerics has sixteen digits after the point, as PostgreSQL's, of which DataFusion adds four.
+fn wide(fold: Fold, number: &DataType) -> DataType {
+    const MEAN_SCALE: i8 = 12;
+    match (fold, number) {
+        (Fold::Mean, DataType::Decimal128(precision, scale))
+            if *scale < MEAN_SCALE && i16::from(*precision) - i16::from(*scale) <= 22 =>
+        {
+            DataType::Decimal128(38, MEAN_SCALE)
+        }
+        _ => number.clone(),
+    }
+}
+
 impl AggregateUDFImpl for VectorAggregate {
     fn name(&self) -> &str {
         self.numbers.name()
@@ -95,7 +108,12 @@ impl AggregateUDFImpl for VectorAggregate {
             .map(|data_type| Arc::new(Field::new("argument", data_type.clone(), true)))
             .collect();
         let coerced = fields_with_udf(&fields, self.numbers.as_ref())?;
-        Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
+        let coerced: Vec<DataType> =
+            coerced.iter().map(|field| field.data_type().clone()).collect();
+        Ok(match coerced.as_slice() {
+            [number] => vec![wide(self.fold, number)],
+            _ => coerced,
+        })
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {

@@ -4,7 +4,7 @@
 //! in memory is ahead of the stored one. A statement that waits sees every epoch, because it reads them off the record's
 //! list and not off single messages.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -310,8 +310,19 @@ pub(crate) struct LiveJob {
     id: u64,
     record: watch::Sender<JobRecord>,
     cancel: CancellationToken,
-    /// Why it is being stopped, set before `cancel` is pulled.
-    stop_reason: Mutex<Option<StopReason>>,
+    /// Set before `cancel` is pulled.
+    course: Mutex<Course>,
+}
+
+/// What becomes of a job: the first decision stays.
+#[derive(Clone, Debug)]
+enum Course {
+    /// It goes on.
+    Open,
+    /// It is being stopped.
+    Stopped(StopReason),
+    /// Its model is being stored, which nothing stops any more.
+    Storing,
 }
 
 /// Why a job is stopped.
@@ -329,7 +340,7 @@ impl LiveJob {
             id: record.id,
             record: watch::Sender::new(record),
             cancel: CancellationToken::new(),
-            stop_reason: Mutex::new(None),
+            course: Mutex::new(Course::Open),
         })
     }
 
@@ -351,9 +362,9 @@ impl LiveJob {
         &self.cancel
     }
 
-    /// Asks the job to stop. The first reason stays.
-    pub(crate) fn stop(&self, reason: SqlError) {
-        self.stop_because(StopReason::Cancelled(reason));
+    /// Asks the job to stop; the first reason stays. Says whether it will, which it does not when its model is being stored.
+    pub(crate) fn stop(&self, reason: SqlError) -> bool {
+        self.stop_because(StopReason::Cancelled(reason))
     }
 
     /// Stops the job because the server is being stopped, unless it is being cancelled already.
@@ -361,25 +372,47 @@ impl LiveJob {
         self.stop_because(StopReason::Interrupted);
     }
 
-    fn stop_because(&self, reason: StopReason) {
-        self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop_because(&self, reason: StopReason) -> bool {
+        let mut course = self.course();
+        match &*course {
+            Course::Storing => return false,
+            Course::Stopped(_) => {}
+            Course::Open => *course = Course::Stopped(reason),
+        }
+        drop(course);
         self.cancel.cancel();
+        true
+    }
+
+    /// Decides that the model is stored: from now on the job cannot be stopped.
+    ///
+    /// # Errors
+    /// What the job answers if it is being stopped.
+    pub(crate) fn start_storing(&self) -> Result<(), SqlError> {
+        let mut course = self.course();
+        if let Course::Open = &*course {
+            *course = Course::Storing;
+            return Ok(());
+        }
+        drop(course);
+        Err(self.stop_error())
     }
 
     /// Whether the job is stopped because the server is.
     pub(crate) fn is_interrupted(&self) -> bool {
-        matches!(
-            &*self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner),
-            Some(StopReason::Interrupted)
-        )
+        matches!(&*self.course(), Course::Stopped(StopReason::Interrupted))
     }
 
     /// What a stopped job answers.
     pub(crate) fn stop_error(&self) -> SqlError {
-        match &*self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(StopReason::Cancelled(reason)) => reason.clone(),
-            Some(StopReason::Interrupted) => job_interrupted(self.id),
-            None => job_cancelled(),
+        match &*self.course() {
+            Course::Stopped(StopReason::Cancelled(reason)) => reason.clone(),
+            Course::Stopped(StopReason::Interrupted) => job_interrupted(self.id),
+            Course::Open | Course::Storing => job_cancelled(),
         }
     }
 }
@@ -477,8 +510,13 @@ impl JobHandle {
             tokio::select! {
                 () = cancel.cancelled() => {
                     if stops_job {
-                        self.job.stop(statement_cancelled());
+                        let stops = self.job.stop(statement_cancelled());
                         let ended = changes.wait_for(JobRecord::is_over);
+                        if !stops {
+                            // Too late: what has become of it is the answer.
+                            let _ = ended.await;
+                            continue;
+                        }
                         // Answer in time even if a long step still runs; the job is stopped after it in any case.
                         let _ = tokio::time::timeout(CANCEL_PATIENCE, ended).await;
                     }
@@ -647,6 +685,27 @@ pub(crate) mod tests {
         assert_eq!(error.code, SqlState::QUERY_CANCELED);
         worker.await.unwrap();
         assert_eq!(job.record().state, JobState::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_model_is_being_stored_cannot_be_stopped_and_says_what_became_of_it() {
+        let job = LiveJob::new(record());
+        job.start_storing().unwrap();
+        let handle = JobHandle { job: Arc::clone(&job) };
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let quiet = NoticeSender::disconnected();
+        let mut waiting = std::pin::pin!(handle.wait(&cancel, &quiet));
+        // Longer than a cancelled statement has patience with a job that stops.
+        let longer = CANCEL_PATIENCE + Duration::from_millis(100);
+        assert!(tokio::time::timeout(longer, &mut waiting).await.is_err());
+        assert!(!job.cancel_token().is_cancelled());
+        job.update(|record| record.state = JobState::Succeeded);
+        assert_eq!(waiting.await.unwrap().state, JobState::Succeeded);
+
+        let stopped = LiveJob::new(record());
+        assert!(stopped.stop(job_cancelled()));
+        assert_eq!(stopped.start_storing().unwrap_err().code, SqlState::QUERY_CANCELED);
     }
 
     #[tokio::test]

@@ -324,10 +324,11 @@ impl Learning {
             if self.closing.load(Ordering::SeqCst) {
                 return Err(worker::shutting_down());
             }
-            if live.len() >= self.shared.options.max_jobs {
+            let unfinished = live.values().filter(|job| !job.record().is_over()).count();
+            if unfinished >= self.shared.options.max_jobs {
                 return Err(SqlError::new(
                     SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-                    format!("{} jobs are queued or running already", live.len()),
+                    format!("{unfinished} jobs are queued or running already"),
                 )
                 .with_hint("CANCEL JOB makes room; SHOW JOBS lists them."));
             }
@@ -358,13 +359,18 @@ impl Learning {
     /// Errors: 42704 for an unknown job, 55000 for one that has ended.
     pub fn cancel(&self, job: u64) -> Result<JobRecord, SqlError> {
         let live = self.shared.live().get(&job).cloned();
-        if let Some(live) = live {
-            live.stop(job::job_cancelled());
+        if let Some(live) = &live
+            && !live.record().is_over()
+            && live.stop(job::job_cancelled())
+        {
             // So that a crash before the job has noticed does not bring it back.
             self.shared.store.remove_kept(job).map_err(crate::error::storage_error)?;
             return Ok(live.record());
         }
-        let record = self.stored_job(job)?;
+        let record = match live {
+            Some(live) => live.record(),
+            None => self.stored_job(job)?,
+        };
         Err(SqlError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!(
@@ -373,7 +379,7 @@ impl Learning {
                     JobState::Succeeded => "succeeded",
                     JobState::Failed => "failed",
                     JobState::Cancelled => "was cancelled",
-                    // It ended between the two looks.
+                    // Its model is being stored, or it ended between the two looks.
                     JobState::Queued | JobState::Running => "was about to end",
                 }
             ),

@@ -159,17 +159,22 @@ pub(crate) fn finish(job: &LiveJob, shared: &Shared, outcome: Result<(), SqlErro
     if !record.interrupted {
         record.finished_at = Some(now);
     }
-    // A state that cannot be stored is found as it was before at the next start, and the job goes on from there.
-    if let Err(error) = shared.store_job(&record) {
-        tracing::error!(job = record.id, %error, "cannot store the job's last state");
-    } else if !record.interrupted {
-        if let Err(error) = shared.store.remove_kept(record.id) {
-            tracing::error!(job = record.id, %error, "cannot remove what is kept of the job");
+    match shared.store_job(&record) {
+        Ok(()) => {
+            if !record.interrupted {
+                if let Err(error) = shared.store.remove_kept(record.id) {
+                    tracing::error!(job = record.id, %error, "cannot remove what is kept of the job");
+                }
+                shared.forget_old_jobs();
+            }
+            // Whoever waits for the job hears of its end when it is no longer one that could be cancelled.
+            shared.live().remove(&record.id);
         }
-        shared.forget_old_jobs();
+        // Stays among the live ones, as this server knows it. The next finds it as it was before, and the job goes on from there.
+        Err(error) => {
+            tracing::error!(job = record.id, %error, "cannot store the job's last state");
+        }
     }
-    // Whoever waits for the job hears of its end when it is no longer one that could be cancelled.
-    shared.live().remove(&record.id);
     job.update(|live| *live = record);
 }
 
@@ -330,6 +335,7 @@ fn train(task: TrainingTask, worker: &Worker, shared: &Shared) -> Result<(), Sql
     let mut parts = vec![(WEIGHTS_PART, weights.as_slice()), (ROWS_PART, rows.as_slice())];
     parts.extend(vectors.as_deref().map(|vectors| (VECTORS_PART, vectors)));
     let metadata_json = serde_json::to_vec(&metadata).map_err(crate::error::internal)?;
+    job.start_storing()?;
     commit(&shared.store, &record.model, request.overwrite, &metadata_json, &parts)
 }
 

@@ -34,6 +34,9 @@ pub(crate) const PIECE_PERMITS: usize = 256;
 /// How often the worker looks around while other threads decode a training's images.
 const DECODE_POLL: Duration = Duration::from_millis(10);
 
+/// How long an idle worker keeps the memory that the next task could use.
+const IDLE_BEFORE_RELEASE: Duration = Duration::from_secs(10);
+
 /// What images go through the encoder for.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
@@ -168,6 +171,7 @@ impl Worker {
 
     fn next(&self) -> Option<Task> {
         let mut queue = self.lock();
+        let mut keeps_buffers = true;
         loop {
             let together = take_together(&mut queue.embeds);
             if !together.is_empty() {
@@ -179,7 +183,17 @@ impl Worker {
             if queue.stopping {
                 return None;
             }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if !keeps_buffers {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.wake.wait_timeout(queue, IDLE_BEFORE_RELEASE);
+            let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            queue = after;
+            if timeout.timed_out() {
+                thanosql_ml::kernels::release_buffers();
+                keeps_buffers = false;
+            }
         }
     }
 

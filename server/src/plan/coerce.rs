@@ -15,7 +15,8 @@ use arrow::array::{
 };
 use arrow::compute::{CastOptions, cast, cast_with_options, concat};
 use arrow::datatypes::{
-    DataType, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    DECIMAL128_MAX_PRECISION, DataType, Field, Float32Type, Float64Type, Int16Type, Int32Type,
+    Int64Type,
 };
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
@@ -27,6 +28,8 @@ use datafusion::logical_expr::{
 use thanosql_protocol::types::{self, TextStyle};
 use thanosql_protocol::{SqlError, SqlState};
 
+use super::families::{Texts, assignable, type_name};
+use super::json::{self, is_json};
 use super::rewrite::rewrite_expressions;
 use super::rows::is_text;
 use super::types::vector_length;
@@ -34,11 +37,28 @@ use crate::error::through_datafusion;
 use crate::functions::vector::to_vector_function;
 use crate::functions::vector_column::through_column;
 
-/// An expression as a value of `target`, as an assignment to a column makes it.
-pub fn assign(expr: Expr, schema: &dyn ExprSchema, target: &DataType) -> Result<Expr> {
-    let source = expr.get_type(schema)?;
+/// An expression as a value of a column, as an assignment makes it.
+///
+/// # Errors
+/// 42804 for types that PostgreSQL assigns to no such column.
+pub fn assign(expr: Expr, schema: &dyn ExprSchema, column: &Field) -> Result<Expr> {
+    let (_, given) = expr.to_field(schema)?;
+    let (source, target) = (given.data_type().clone(), column.data_type());
     if source == *target {
         return Ok(expr);
+    }
+    // A text may be a literal.
+    if !assignable(&source, target, Texts::Literals) {
+        let message = format!(
+            "column \"{}\" is of type {} but expression is of type {}",
+            column.name(),
+            type_name(column),
+            type_name(&given)
+        );
+        return Err(through_datafusion(
+            SqlError::new(SqlState::DATATYPE_MISMATCH, message)
+                .with_hint("You will need to rewrite or cast the expression."),
+        ));
     }
     if is_text(&source) && !is_text(target) {
         let reader = ReadText { any_length: true, ..ReadText::new(target.clone()) };
@@ -52,8 +72,8 @@ pub fn assign(expr: Expr, schema: &dyn ExprSchema, target: &DataType) -> Result<
     if is_text(target) && needs_writer(&source) {
         return write_text(expr, schema);
     }
-    if is_rounded(&source, target) {
-        return Ok(ScalarUDF::from(RoundTo::new(target.clone())).call(vec![expr]));
+    if is_narrower(&source, target) {
+        return Ok(ScalarUDF::from(Narrow::new(target.clone())).call(vec![expr]));
     }
     Ok(Expr::Cast(Cast::new(Box::new(expr), target.clone())))
 }
@@ -90,6 +110,10 @@ fn converted(cast: Cast, source: &DataType, schema: &dyn ExprSchema) -> Result<T
             return Ok(Transformed::yes(to_vector(*cast.expr, dimensions)));
         }
     }
+    if is_text(source) && is_json(&cast.field) {
+        let text = Box::new(json::checked(*cast.expr));
+        return Ok(Transformed::yes(Expr::Cast(Cast { expr: text, ..cast })));
+    }
     if is_text(source) && needs_reader(&target) {
         let reader = ScalarUDF::from(ReadText::new(target));
         return Ok(Transformed::yes(reader.call(vec![*cast.expr])));
@@ -101,9 +125,9 @@ fn converted(cast: Cast, source: &DataType, schema: &dyn ExprSchema) -> Result<T
             target => Expr::Cast(Cast::new(Box::new(text), target)),
         }));
     }
-    if is_rounded(source, &target) {
-        let rounded = ScalarUDF::from(RoundTo::new(target));
-        return Ok(Transformed::yes(rounded.call(vec![*cast.expr])));
+    if is_narrower(source, &target) {
+        let narrowed = ScalarUDF::from(Narrow::new(target));
+        return Ok(Transformed::yes(narrowed.call(vec![*cast.expr])));
     }
     Ok(Transformed::no(Expr::Cast(cast)))
 }
@@ -179,10 +203,15 @@ fn needs_writer(data_type: &DataType) -> bool {
     )
 }
 
-/// Whether a cast rounds.
-fn is_rounded(source: &DataType, target: &DataType) -> bool {
-    matches!(target, DataType::Int16 | DataType::Int32 | DataType::Int64)
-        && matches!(source, DataType::Float32 | DataType::Float64 | DataType::Decimal128(..))
+/// Whether a cast between numbers rounds or may not fit, in a way that Arrow's does not know.
+fn is_narrower(source: &DataType, target: &DataType) -> bool {
+    match target {
+        DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+            matches!(source, DataType::Float32 | DataType::Float64 | DataType::Decimal128(..))
+        }
+        DataType::Float32 => matches!(source, DataType::Float64 | DataType::Decimal128(..)),
+        _ => false,
+    }
 }
 
 /// Writes PostgreSQL's text form of a type.
@@ -226,22 +255,23 @@ impl ScalarUDFImpl for WriteText {
     }
 }
 
-/// A number as a whole one: numeric away from zero at the half, floats to the even one, as PostgreSQL rounds.
+/// A number as one of a narrower type. As a whole one: numeric away from zero at the half, floats to the even one, as PostgreSQL rounds. As a real, if it is
+/// one.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct RoundTo {
+struct Narrow {
     signature: Signature,
     target: DataType,
 }
 
-impl RoundTo {
-    fn new(target: DataType) -> RoundTo {
-        RoundTo { signature: Signature::any(1, Volatility::Immutable), target }
+impl Narrow {
+    fn new(target: DataType) -> Narrow {
+        Narrow { signature: Signature::any(1, Volatility::Immutable), target }
     }
 }
 
-impl ScalarUDFImpl for RoundTo {
+impl ScalarUDFImpl for Narrow {
     fn name(&self) -> &str {
-        "round_to_integer"
+        "narrow"
     }
 
     fn signature(&self) -> &Signature {
@@ -253,15 +283,27 @@ impl ScalarUDFImpl for RoundTo {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        through_column(&args.args[0], |values| round_column(values, &self.target))
+        through_column(&args.args[0], |values| narrow_column(values, &self.target))
     }
 }
 
-fn round_column(values: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
+/// Numbers as whole ones or as reals, see [`Narrow`].
+///
+/// # Errors
+/// 22003 for one that does not fit.
+pub fn narrow_column(values: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
+    if *target == DataType::Float32 {
+        let values = cast_with_options(values, &DataType::Float64, &strict)?;
+        let reals = values.as_primitive::<Float64Type>().try_unary::<_, Float32Type, _>(real)?;
+        return Ok(Arc::new(reals));
+    }
     let whole: ArrayRef = match values.data_type() {
-        DataType::Decimal128(precision, _) => {
-            cast_with_options(values, &DataType::Decimal128(*precision, 0), &strict)?
+        DataType::Decimal32(..)
+        | DataType::Decimal64(..)
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..) => {
+            cast_with_options(values, &DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0), &strict)?
         }
         _ => {
             let values = cast(values, &DataType::Float64)?;
@@ -270,6 +312,18 @@ fn round_column(values: &ArrayRef, target: &DataType) -> Result<ArrayRef> {
         }
     };
     Ok(cast_with_options(&whole, target, &strict)?)
+}
+
+/// The real next to a number: neither infinite nor zero if that is not.
+fn real(value: f64) -> Result<f32> {
+    let real = value as f32;
+    let lost = match real {
+        _ if real.is_infinite() && value.is_finite() => "overflow",
+        0.0 if value != 0.0 => "underflow",
+        _ => return Ok(real),
+    };
+    let message = format!("value out of range: {lost}");
+    Err(through_datafusion(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, message)))
 }
 
 /// Reads PostgreSQL's text form of a type.
@@ -409,15 +463,15 @@ mod tests {
     fn numbers_are_rounded_as_postgresql_rounds_them() {
         let floats: ArrayRef =
             Arc::new(Float64Array::from(vec![Some(1.7), Some(2.5), Some(3.5), Some(-2.5), None]));
-        let whole = round_column(&floats, &DataType::Int32).unwrap();
+        let whole = narrow_column(&floats, &DataType::Int32).unwrap();
         let expected = Int32Array::from(vec![Some(2), Some(2), Some(4), Some(-2), None]);
         assert_eq!(whole.as_ref(), &expected);
         let decimals = Decimal128Array::from(vec![125, -125, 124, 175])
             .with_precision_and_scale(5, 1)
             .unwrap();
-        let whole = round_column(&(Arc::new(decimals) as ArrayRef), &DataType::Int32).unwrap();
+        let whole = narrow_column(&(Arc::new(decimals) as ArrayRef), &DataType::Int32).unwrap();
         assert_eq!(whole.as_ref(), &Int32Array::from(vec![13, -13, 12, 18]));
         let large: ArrayRef = Arc::new(Float64Array::from(vec![1e20]));
-        assert!(round_column(&large, &DataType::Int64).is_err());
+        assert!(narrow_column(&large, &DataType::Int64).is_err());
     }
 }

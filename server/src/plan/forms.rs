@@ -11,6 +11,8 @@
 //! | `interval '1 day 04:05'` | `'1 day 04:05'::interval` |
 //! | `x AT TIME ZONE z` | `timezone(z, x)` |
 //! | `extract(second FROM x)` | seconds with their fraction |
+//! | `extract(year FROM x)`, `date_part('year', x)` | the same as numeric and as double precision |
+//! | `RANGE BETWEEN interval '1 day' PRECEDING ...` | the interval stays one |
 //! | `1e3`, `2.5e-300` | `1000.`, and `'2.5e-300'::double precision` where a decimal has too few digits |
 //! | `current_schema`, `user` and their kin | calls of the functions |
 //! | `FETCH FIRST n ROWS ONLY` | `LIMIT n` |
@@ -23,13 +25,17 @@ use std::ops::ControlFlow;
 
 use datafusion::arrow::datatypes::DECIMAL256_MAX_PRECISION;
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr, Fetch, Ident, LimitClause,
-    ObjectNamePart, Query, Subscript, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, ExactNumberInfo, Expr, Fetch,
+    Ident, Interval, LimitClause, ObjectNamePart, Query, Subscript, UnaryOperator, Value,
+    ValueWithSpan, VisitMut, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use crate::functions::postgres::{EXTRACT_SECONDS, SIMILAR_TO_ESCAPE};
 use crate::sql::fold;
 use crate::sql::pieces::{call, take};
+
+/// Digits of the largest part of a time that `extract` gives as a whole number.
+const WHOLE_PART_DIGITS: u64 = 10;
 
 /// Rewrites a statement or an expression as this module's table says.
 pub(super) fn rewrite(tree: &mut impl VisitMut) {
@@ -102,13 +108,8 @@ impl VisitorMut for Forms {
             Expr::Interval(interval)
                 if interval.leading_field.is_none() && is_text(&interval.value) =>
             {
-                *expr = Expr::Cast {
-                    kind: CastKind::Cast,
-                    expr: Box::new(take(&mut interval.value)),
-                    data_type: DataType::Interval { fields: None, precision: None },
-                    array: false,
-                    format: None,
-                };
+                let text = take(&mut interval.value);
+                *expr = cast(text, DataType::Interval { fields: None, precision: None });
             }
             Expr::AtTimeZone { timestamp, time_zone } => {
                 *expr = call("timezone", vec![take(time_zone), take(timestamp)]);
@@ -119,6 +120,11 @@ impl VisitorMut for Forms {
                 ..
             } => {
                 *expr = call(EXTRACT_SECONDS, vec![take(subject)]);
+            }
+            // All others but this are whole.
+            Expr::Extract { field, .. } if *field != DateTimeField::Epoch => {
+                let whole = ExactNumberInfo::PrecisionAndScale(WHOLE_PART_DIGITS, 0);
+                *expr = cast(take(expr), DataType::Numeric(whole));
             }
             Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
                 if let Some(number) = number_as_planned(text) {
@@ -160,6 +166,17 @@ impl VisitorMut for Forms {
                     if let Some(other) = other {
                         *name = Ident::new(other);
                     }
+                    if fold(name) == "date_part" {
+                        *expr = cast(take(expr), DataType::DoublePrecision);
+                        return ControlFlow::Continue(());
+                    }
+                }
+                if let Some(WindowType::WindowSpec(WindowSpec {
+                    window_frame: Some(frame), ..
+                })) = &mut function.over
+                {
+                    plain_interval(&mut frame.start_bound);
+                    frame.end_bound.iter_mut().for_each(plain_interval);
                 }
             }
             Expr::Substring {
@@ -212,13 +229,8 @@ fn number_as_planned(text: &str) -> Option<Expr> {
         (digits.len() as i64).saturating_sub(scale.min(0)).max(scale)
     };
     if precision > i64::from(DECIMAL256_MAX_PRECISION) {
-        return Some(Expr::Cast {
-            kind: CastKind::Cast,
-            expr: Box::new(Expr::Value(Value::SingleQuotedString(lower).into())),
-            data_type: DataType::DoublePrecision,
-            array: false,
-            format: None,
-        });
+        let text = Expr::Value(Value::SingleQuotedString(lower).into());
+        return Some(cast(text, DataType::DoublePrecision));
     }
     if scale >= 0 {
         return None;
@@ -226,6 +238,31 @@ fn number_as_planned(text: &str) -> Option<Expr> {
     let zeros = "0".repeat(usize::try_from(-scale).unwrap_or(0));
     let plain = if digits.is_empty() { "0.".to_string() } else { format!("{digits}{zeros}.") };
     Some(Expr::Value(Value::Number(plain, false).into()))
+}
+
+/// The planner takes the bounds of a frame as they are written, and no casts.
+fn plain_interval(bound: &mut WindowFrameBound) {
+    let (WindowFrameBound::Preceding(Some(length)) | WindowFrameBound::Following(Some(length))) =
+        bound
+    else {
+        return;
+    };
+    if let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = length.as_mut()
+        && is_text(text)
+    {
+        let value = Box::new(take(text));
+        **length = Expr::Interval(Interval {
+            value,
+            leading_field: None,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        });
+    }
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
 fn tuples_equal(left: &[Expr], right: &[Expr]) -> Option<Expr> {

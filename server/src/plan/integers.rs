@@ -1,213 +1,132 @@
-//! Whole numbers that are written out: PostgreSQL has one that fits 32 bits as integer, DataFusion all of them as bigint.
+//! Whole numbers that are written out: PostgreSQL has one that fits 32 bits as integer, DataFusion's planner all of them as bigint.
 //!
-//! They become integers where their type becomes another's: as a result's column, in rows of VALUES, beside another integer in arithmetic, and where values of
-//! several types become one, such as CASE, arrays and COALESCE. Everywhere else, as an argument of a function, beside a bigint or in a comparison, one type is as
-//! good as the other, and they stay.
+//! They are cast in the syntax tree, before planning, so that every type that follows from theirs is right from the start. Only where their type becomes
+//! another's: as a result's column, in VALUES, in arithmetic, and where values of several types become one, such as CASE, arrays and COALESCE. Everywhere
+//! else, as an argument of a function or in a comparison, one type is as good as the other, and they stay numbers.
 //!
-//! Left out: the columns of WITH RECURSIVE, which stay as wide as they were planned.
+//! Left out: the arguments of functions, whose results follow DataFusion's rules: `abs(-5)` and `max(1)` are bigint.
 
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
 
-use arrow::datatypes::{DataType, Field};
-use datafusion::common::tree_node::{Transformed, TreeNode as _};
-use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Alias, ScalarFunction};
-use datafusion::logical_expr::{
-    BinaryExpr, Case, Cast, Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder, Operator,
-    Projection, Union, Values,
+use sqlparser::ast::{
+    Array, BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr,
+    FunctionArguments, ObjectNamePart, Query, Select, SelectItem, SetExpr, UnaryOperator, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 
-use super::numbers::ONE_TYPE;
-use super::rewrite::rewrite;
+use super::common_types::ONE_TYPE;
+use crate::sql::fold;
+use crate::sql::pieces::take;
 
-/// Makes whole numbers integers, everywhere in a plan.
-pub(super) fn integers(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = plan.transform_down_with_subqueries(keep_width)?.data;
-    let at_node = |node| match node {
-        LogicalPlan::Projection(projection) => results(projection),
-        LogicalPlan::Values(values) => rows(values),
-        LogicalPlan::Union(union) => Ok(union_of(union)),
-        node => Ok(Transformed::no(node)),
-    };
-    rewrite(plan, at_node, integers_in)
+/// Makes whole numbers integers, everywhere in a statement or an expression.
+pub(super) fn integers(tree: &mut impl VisitMut) {
+    let _ = tree.visit(&mut Integers);
 }
 
-/// As [`integers`], within one expression over the columns of `schema`.
-pub(super) fn integers_in(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    expr.transform_up(|expr| Ok(united(expr, schema)))
-}
+struct Integers;
 
-/// The integer that a whole number is, if it is written out and fits.
-fn integer(expr: &Expr) -> Option<ScalarValue> {
-    match expr {
-        Expr::Literal(ScalarValue::Int64(Some(number)), _) => {
-            i32::try_from(*number).ok().map(|number| ScalarValue::Int32(Some(number)))
+impl VisitorMut for Integers {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        results(&mut query.body);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                narrow(expr);
+            }
         }
-        _ => None,
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::BinaryOp { left, op, right } if computes(op) => {
+                narrow(left);
+                narrow(right);
+            }
+            Expr::Case { conditions, else_result, .. } => {
+                conditions.iter_mut().for_each(|when| narrow(&mut when.result));
+                else_result.iter_mut().for_each(|result| narrow(result));
+            }
+            Expr::Array(Array { elem, .. }) => elem.iter_mut().for_each(narrow),
+            Expr::Function(function) => {
+                if let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice()
+                    && takes_one_type(&fold(name))
+                    && let FunctionArguments::List(list) = &mut function.args
+                {
+                    for argument in &mut list.args {
+                        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument {
+                            narrow(expr);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
     }
 }
 
-/// Makes an expression the integer that it is.
-fn narrow(expr: &mut Expr) -> bool {
-    let Some(number) = integer(expr) else { return false };
-    *expr = Expr::Literal(number, None);
-    true
-}
-
-/// Makes integers of those expressions that are some; says whether there are any.
-fn narrow_all<'a>(expressions: impl IntoIterator<Item = &'a mut Expr>) -> bool {
-    let mut narrowed = false;
-    for expr in expressions {
-        narrowed |= narrow(expr);
+/// The rows of VALUES, wherever a query's body has some.
+fn results(body: &mut SetExpr) {
+    match body {
+        SetExpr::Values(values) => {
+            values.rows.iter_mut().flat_map(|row| row.content.iter_mut()).for_each(narrow);
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            results(left);
+            results(right);
+        }
+        _ => {}
     }
-    narrowed
 }
 
-/// Narrows the numbers among expressions that become one type, if no other of them needs more than an integer.
-fn unite(expressions: Vec<&mut Expr>, schema: &dyn ExprSchema) -> bool {
-    let fit = expressions.iter().all(|expr| {
-        integer(expr).is_some()
-            || matches!(
-                expr.get_type(schema),
-                Ok(DataType::Null | DataType::Int16 | DataType::Int32)
-            )
-    });
-    fit && narrow_all(expressions)
+fn takes_one_type(function: &str) -> bool {
+    ONE_TYPE.contains(&function) || function == "pg_typeof"
 }
 
-fn united(mut expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let changed = match &mut expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(*op) => {
-            unite(vec![left, right], schema)
-        }
-        Expr::Negative(number) => narrow(number),
-        Expr::Case(Case { when_then_expr, else_expr, .. }) => {
-            let thens = when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
-            unite(thens.chain(else_expr.as_deref_mut()).collect(), schema)
-        }
-        Expr::ScalarFunction(ScalarFunction { func, args }) if ONE_TYPE.contains(&func.name()) => {
-            unite(args.iter_mut().collect(), schema)
-        }
-        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "pg_typeof" => {
-            narrow_all(args)
-        }
-        _ => false,
-    };
-    if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
-}
-
-fn is_arithmetic(operator: Operator) -> bool {
+/// Whether an operator's result is of its sides' type.
+fn computes(operator: &BinaryOperator) -> bool {
     matches!(
         operator,
-        Operator::Plus
-            | Operator::Minus
-            | Operator::Multiply
-            | Operator::Divide
-            | Operator::Modulo
-            | Operator::BitwiseAnd
-            | Operator::BitwiseOr
-            | Operator::BitwiseXor
-            | Operator::BitwiseShiftLeft
-            | Operator::BitwiseShiftRight
+        // Arrays are joined with it, too.
+        BinaryOperator::StringConcat
+            | BinaryOperator::Plus
+            | BinaryOperator::Minus
+            | BinaryOperator::Multiply
+            | BinaryOperator::Divide
+            | BinaryOperator::Modulo
+            | BinaryOperator::BitwiseAnd
+            | BinaryOperator::BitwiseOr
+            | BinaryOperator::BitwiseXor
+            | BinaryOperator::PGBitwiseXor
+            | BinaryOperator::PGBitwiseShiftLeft
+            | BinaryOperator::PGBitwiseShiftRight
     )
 }
 
-/// Numbers that are columns of a result by themselves.
-fn results(mut projection: Projection) -> Result<Transformed<LogicalPlan>> {
-    let mut changed = false;
-    for expr in &mut projection.expr {
-        changed |= match expr {
-            Expr::Alias(Alias { expr, .. }) => narrow(expr),
-            expr => {
-                let name = expr.schema_name().to_string();
-                let narrowed = narrow(expr);
-                if narrowed {
-                    *expr = std::mem::take(expr).alias(name);
-                }
-                narrowed
-            }
-        };
-    }
-    if !changed {
-        return Ok(Transformed::no(LogicalPlan::Projection(projection)));
-    }
-    let projection = Projection::try_new(projection.expr, projection.input)?;
-    Ok(Transformed::yes(LogicalPlan::Projection(projection)))
-}
-
-/// Columns of VALUES in which all numbers fit.
-fn rows(Values { schema, mut values }: Values) -> Result<Transformed<LogicalPlan>> {
-    let fits = |expr: &Expr| {
-        integer(expr).is_some()
-            || matches!(expr, Expr::Literal(ScalarValue::Null | ScalarValue::Int64(None), _))
-    };
-    let narrowed: Vec<bool> = (0..schema.fields().len())
-        .map(|column| {
-            values.iter().all(|row| fits(&row[column]))
-                && values.iter().any(|row| integer(&row[column]).is_some())
-        })
-        .collect();
-    if !narrowed.contains(&true) {
-        return Ok(Transformed::no(LogicalPlan::Values(Values { schema, values })));
-    }
-    for row in &mut values {
-        for (expr, _) in row.iter_mut().zip(&narrowed).filter(|(_, narrowed)| **narrowed) {
-            if !narrow(expr) {
-                *expr = Expr::Literal(ScalarValue::Int32(None), None);
-            }
+/// Makes a number that fits an integer one, also behind a sign or in parentheses.
+fn narrow(expr: &mut Expr) {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. })
+            if digits.replace('_', "").parse::<i32>().is_ok() =>
+        {
+            *expr = Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(take(expr)),
+                data_type: DataType::Int(None),
+                array: false,
+                format: None,
+            };
         }
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr }
+        | Expr::Nested(expr) => narrow(expr),
+        _ => {}
     }
-    let fields = schema.iter().zip(narrowed).map(|((qualifier, field), narrowed)| {
-        let field = match narrowed {
-            true => Arc::new(Field::clone(field).with_data_type(DataType::Int32)),
-            false => Arc::clone(field),
-        };
-        (qualifier.cloned(), field)
-    });
-    let schema = DFSchema::new_with_metadata(fields.collect(), schema.as_ref().metadata().clone())?;
-    Ok(Transformed::yes(LogicalPlan::Values(Values { schema: Arc::new(schema), values })))
-}
-
-/// A union takes its types from its inputs, which may have others now.
-fn union_of(union: Union) -> Transformed<LogicalPlan> {
-    let narrower = |input: &Arc<LogicalPlan>| {
-        let types = input.schema().fields().iter().map(|field| field.data_type());
-        let of_union = union.schema.fields().iter().map(|field| field.data_type());
-        types.zip(of_union).any(|types| types == (&DataType::Int32, &DataType::Int64))
-    };
-    if !union.inputs.iter().any(narrower) {
-        return Transformed::no(LogicalPlan::Union(union));
-    }
-    match Union::try_new_with_loose_types(union.inputs.clone()) {
-        Ok(union) => Transformed::yes(LogicalPlan::Union(union)),
-        Err(_) => Transformed::no(LogicalPlan::Union(union)),
-    }
-}
-
-/// What a recursive query reads of itself was planned with the types of its first term.
-fn keep_width(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let LogicalPlan::RecursiveQuery(mut query) = plan else {
-        return Ok(Transformed::no(plan));
-    };
-    query.static_term = as_wide(&query.static_term)?;
-    query.recursive_term = as_wide(&query.recursive_term)?;
-    Ok(Transformed::yes(LogicalPlan::RecursiveQuery(query)))
-}
-
-/// The same rows, bigint where they are bigint, whatever becomes of the plan's expressions.
-fn as_wide(plan: &Arc<LogicalPlan>) -> Result<Arc<LogicalPlan>> {
-    let columns = plan.schema().iter().map(|(qualifier, field)| {
-        let column = Expr::Column(Column::from((qualifier, field)));
-        match field.data_type() {
-            DataType::Int64 => Expr::Cast(Cast::new(Box::new(column), DataType::Int64))
-                .alias_qualified(qualifier.cloned(), field.name()),
-            _ => column,
-        }
-    });
-    LogicalPlanBuilder::from(plan.as_ref().clone())
-        .project(columns.collect::<Vec<_>>())
-        .and_then(LogicalPlanBuilder::build)
-        .map(Arc::new)
 }

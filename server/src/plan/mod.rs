@@ -10,14 +10,16 @@
 #![allow(clippy::wildcard_enum_match_arm)] // the enums are other libraries', with far more variants than matter here
 
 pub mod coerce;
+mod common_types;
 mod compute;
 mod context;
 mod evaluate;
+pub mod families;
 mod forms;
 mod inference;
 mod integers;
+pub mod json;
 pub mod names;
-mod numbers;
 pub mod operators;
 pub mod origins;
 mod predict;
@@ -367,9 +369,8 @@ pub fn plan_constant(
 
 /// What is done with the types of a plan's expressions, for one over the columns of `schema`.
 pub fn postgres_types(expression: Expr, schema: &DFSchema) -> datafusion::common::Result<Expr> {
-    let expression = integers::integers_in(expression, schema)?.data;
-    let expression = coerce::read_texts_in(expression, schema)?.data;
-    Ok(numbers::floats_beside_decimals_in(expression, schema)?.data)
+    let expression = common_types::common_types_in(expression, schema)?.data;
+    Ok(coerce::read_texts_in(expression, schema)?.data)
 }
 
 /// Makes an expression over the columns of `schema` ready to run. `now()` in it is the time of this.
@@ -393,6 +394,7 @@ pub fn adapted(mut expression: pg::Expr) -> pg::Expr {
     forms::rewrite(&mut expression);
     crate::catalog::system::adapt_expression(&mut expression);
     vectors::count_dimensions(&mut expression, &Parameters::default());
+    integers::integers(&mut expression);
     expression
 }
 
@@ -438,13 +440,13 @@ fn plan_at_depth(
     forms::rewrite(&mut ast);
     crate::catalog::system::adapt(&mut ast);
     vectors::count_dimensions(&mut ast, &scope.parameters);
+    integers::integers(&mut ast);
     let nulls_first = scores::says_nulls_first(&ast);
     let plan = |context: &Context<'_>, ast| {
         context
             .plan(ast)
-            .and_then(integers::integers)
+            .and_then(common_types::common_types)
             .and_then(coerce::read_texts)
-            .and_then(numbers::floats_beside_decimals)
             .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })
             .map_err(|error| datafusion_error(error, Some(&scope.script)))
     };

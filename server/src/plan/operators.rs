@@ -1,5 +1,5 @@
 //! Operators where DataFusion's and PostgreSQL's answers differ: days between dates, text beside other types, spans of time, decimals
-//! beside floats, quotients of decimals, and sums of whole numbers that do not fit.
+//! and whole numbers beside floats, numbers without a sign, quotients of decimals, and sums of whole numbers that do not fit.
 //!
 //! All but the last are decided by types while a tree is planned ([`PostgresOperators`]). The last is a rule over the analysed plan
 //! ([`CheckedIntegers`]), when both sides have one type: DataFusion lets whole numbers wrap around, PostgreSQL answers 22003.
@@ -23,7 +23,7 @@ use sqlparser::ast::BinaryOperator;
 use thanosql_protocol::{SqlError, SqlState};
 
 use super::coerce::write_text;
-use super::numbers::is_decimal;
+use super::common_types::is_decimal;
 use super::rewrite::rewrite_expressions;
 use super::rows::is_text;
 use crate::error::through_datafusion;
@@ -47,6 +47,10 @@ impl ExprPlanner for PostgresOperators {
             return Ok(PlannerResult::Original(expr));
         };
         let RawBinaryExpr { op, left: l, right: r } = expr;
+        let ((l, left), (r, right)) = match is_arithmetic(&op) {
+            true => (signed(l, left), signed(r, right)),
+            false => ((l, left), (r, right)),
+        };
         let planned = match (&op, &left, &right) {
             (BinaryOperator::Minus, DataType::Date32, DataType::Date32) => {
                 binary_expr(days(l), Operator::Minus, days(r))
@@ -106,6 +110,11 @@ impl ExprPlanner for PostgresOperators {
                 let expr = RawBinaryExpr { op: (*op).clone(), left: l, right: decimal };
                 return Ok(PlannerResult::Original(expr));
             }
+            // Also where they are compared: real has too few digits for them.
+            (_, DataType::Float32, whole) | (_, whole, DataType::Float32) if whole.is_integer() => {
+                let (left, right) = (cast_to(l, DataType::Float64), cast_to(r, DataType::Float64));
+                return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+            }
             (BinaryOperator::Divide, dividend, divisor)
                 if (is_decimal(dividend) || is_decimal(divisor))
                     && let Some(wide) = quotient_type(dividend)
@@ -117,6 +126,29 @@ impl ExprPlanner for PostgresOperators {
         };
         Ok(PlannerResult::Planned(planned))
     }
+}
+
+fn is_arithmetic(operator: &BinaryOperator) -> bool {
+    matches!(
+        operator,
+        BinaryOperator::Plus
+            | BinaryOperator::Minus
+            | BinaryOperator::Multiply
+            | BinaryOperator::Divide
+            | BinaryOperator::Modulo
+    )
+}
+
+/// PostgreSQL has no numbers without a sign, DataFusion counts and numbers rows in them. One that is written out did not fit a bigint.
+fn signed(expr: Expr, data_type: DataType) -> (Expr, DataType) {
+    if data_type != DataType::UInt64 {
+        return (expr, data_type);
+    }
+    let signed = match expr {
+        Expr::Literal(..) => DataType::Decimal128(20, 0),
+        _ => DataType::Int64,
+    };
+    (cast_to(expr, signed.clone()), signed)
 }
 
 /// What a whole number or decimal is made before it is divided, so that the quotient has sixteen digits after the point, about as many
@@ -187,8 +219,10 @@ impl AnalyzerRule for CheckedIntegers {
 }
 
 fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
-        return Transformed::no(expr);
+    let (left, op, right) = match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => (left, op, right),
+        Expr::Negative(number) => return negated(number, schema),
+        other => return Transformed::no(other),
     };
     let arithmetic = match op {
         Operator::Plus => Some(Arithmetic::Add),
@@ -207,6 +241,18 @@ fn checked(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
         }
         _ => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
     }
+}
+
+/// The least whole number has no counterpart.
+fn negated(number: Box<Expr>, schema: &DFSchema) -> Transformed<Expr> {
+    let zero = match number.get_type(schema) {
+        Ok(DataType::Int16) => ScalarValue::Int16(Some(0)),
+        Ok(DataType::Int32) => ScalarValue::Int32(Some(0)),
+        Ok(DataType::Int64) => ScalarValue::Int64(Some(0)),
+        _ => return Transformed::no(Expr::Negative(number)),
+    };
+    let subtract = ScalarUDF::from(CheckedArithmetic::new(Arithmetic::Subtract));
+    Transformed::yes(subtract.call(vec![Expr::Literal(zero, None), *number]))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

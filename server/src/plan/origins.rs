@@ -24,11 +24,11 @@ pub fn origin(plan: &LogicalPlan, column: usize) -> Option<Origin> {
             of_expr(node.select_expr.get(column)?, &node.input)
         }
         LogicalPlan::Join(node) => {
-            let left = match node.join_type {
-                JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => 0,
-                _ => node.left.schema().fields().len(),
-            };
-            match column.checked_sub(left) {
+            if matches!(node.join_type, JoinType::LeftSemi | JoinType::LeftAnti) {
+                // INTERSECT or EXCEPT: as of UNION, a column is of no table.
+                return None;
+            }
+            match column.checked_sub(node.left.schema().fields().len()) {
                 None => origin(&node.left, column),
                 Some(column) => origin(&node.right, column),
             }

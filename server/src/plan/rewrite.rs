@@ -2,7 +2,7 @@
 //!
 //! From the leaves up, so that a node sees the types that the columns below it have by then. The names of results stay what they are.
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode as _};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -30,10 +30,15 @@ pub(super) fn rewrite(
         let schema = merge_schema(&node.data.inputs());
         let names = NamePreserver::new(&node.data);
         let node = node.transform_data(|node| {
-            node.map_expressions(|expression| {
+            let mut in_named = |expression: Expr| {
                 let name = names.save(&expression);
                 let rewritten = in_expression(expression, &schema)?;
                 Ok(rewritten.update_data(|expression| name.restore(expression)))
+            };
+            node.map_expressions(|expression| match expression {
+                // Has no name of its own, but each of its columns.
+                Expr::GroupingSet(_) => expression.map_children(&mut in_named),
+                expression => in_named(expression),
             })
         })?;
         changed |= node.transformed;

@@ -228,16 +228,19 @@ pub(super) fn parameter_type(sql_type: &SqlType) -> Option<DataType> {
         // A reg type.
         DataType::Int64 if field.metadata().contains_key(PG_TYPE) => None,
         DataType::FixedSizeList(..) => None,
-        DataType::Decimal128(..) => Some(DataType::Decimal128(NUMERIC_PRECISION, NUMERIC_SCALE)),
         data_type => Some(data_type),
     }
 }
 
-/// What a parameter is that has the type of this field. The protocol's oid is unsigned; columns of oids are wider, so that they compare with any integer.
+/// What a parameter is that has the type of this field. The protocol's oid is unsigned; columns of oids are wider, so that they compare with any integer. A numeric
+/// parameter has all of its digits, whatever those of the number beside it.
 pub(super) fn parameter_of(field: &Field) -> DataType {
     match field.metadata().get(PG_TYPE) {
         Some(name) if name == "oid" => DataType::UInt32,
-        _ => field.data_type().clone(),
+        _ => match field.data_type() {
+            DataType::Decimal128(..) => DataType::Decimal128(NUMERIC_PRECISION, NUMERIC_SCALE),
+            data_type => data_type.clone(),
+        },
     }
 }
 

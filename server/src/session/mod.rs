@@ -201,8 +201,24 @@ impl ClientSession {
         })
     }
 
-    /// Takes a table's lock for changing it.
+    /// Takes a table's lock for changing it, or for making it: that of the session's temporary one if there is one.
     pub(crate) async fn lock(&self, table: &str, control: &Control) -> Result<(), SqlError> {
+        if self.transaction.peek().temporary_table(table).is_some() {
+            return self.lock_temporary(table, control).await;
+        }
+        self.lock_name(table, control).await
+    }
+
+    /// As [`lock`](Self::lock), of a temporary table that may not exist yet.
+    pub(crate) async fn lock_temporary(
+        &self,
+        table: &str,
+        control: &Control,
+    ) -> Result<(), SqlError> {
+        self.lock_name(&self.transaction.temporary_lock(table), control).await
+    }
+
+    async fn lock_name(&self, table: &str, control: &Control) -> Result<(), SqlError> {
         let timeout = self.settings().lock_timeout();
         let locked = self.transaction.write(table, timeout, &control.cancel).await;
         locked.map_err(|error| control.with_reason(error))

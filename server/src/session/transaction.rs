@@ -140,6 +140,21 @@ impl SessionTransaction {
         }
     }
 
+    /// What a statement would read now, for a look before it waits for a lock: a block in which nothing was read yet does not settle on it.
+    pub fn peek(&self) -> Snapshot {
+        match &*self.block() {
+            Block::Idle | Block::Failed(_) | Block::Explicit(None) => {
+                self.store.snapshot_of(self.owner.session)
+            }
+            Block::Implicit(work) | Block::Explicit(Some(work)) => work.transaction.snapshot(),
+        }
+    }
+
+    /// The name under which a temporary table of this session is locked: nobody else's of its name is.
+    pub fn temporary_lock(&self, table: &str) -> String {
+        format!("temporary {} {table}", self.owner.session.unwrap_or_default())
+    }
+
     /// BEGIN. What a script has changed before it becomes part of the block.
     pub fn begin(&self) {
         let mut block = self.block();
@@ -157,7 +172,7 @@ impl SessionTransaction {
     pub fn commit(&self) -> Result<bool, SqlError> {
         let block = std::mem::replace(&mut *self.block(), Block::Idle);
         match block {
-            Block::Idle | Block::Explicit(None) => Ok(true),
+            Block::Idle | Block::Explicit(None) => self.keep_sequences().map(|()| true),
             Block::Implicit(work) | Block::Explicit(Some(work)) => {
                 // The locks go after the commit is on disk, so that the next writer sees it.
                 let Work { mut transaction, locks, savepoints } = work;
@@ -166,7 +181,10 @@ impl SessionTransaction {
                     if self.heeds_on_commit.load(Ordering::Relaxed) {
                         empty_temporary(&mut transaction)?;
                     }
-                    if transaction.is_dirty() { transaction.commit() } else { Ok(()) }
+                    match transaction.is_dirty() {
+                        true => transaction.commit(),
+                        false => self.store.flush_sequences(),
+                    }
                 })
                 .map_err(storage_error);
                 drop(locks);
@@ -188,6 +206,10 @@ impl SessionTransaction {
     pub fn finish(&self, success: bool) -> Result<(), SqlError> {
         let mut block = self.block();
         match &mut *block {
+            Block::Idle if success => {
+                drop(block);
+                return self.keep_sequences();
+            }
             Block::Idle | Block::Failed(_) => return Ok(()),
             Block::Explicit(work) => {
                 if !success {
@@ -206,6 +228,14 @@ impl SessionTransaction {
             self.rollback();
         }
         Ok(())
+    }
+
+    /// What `nextval` has given out in statements that changed nothing is not given out again after a crash.
+    fn keep_sequences(&self) -> Result<(), SqlError> {
+        if !self.store.has_unflushed_sequences() {
+            return Ok(());
+        }
+        tokio::task::block_in_place(|| self.store.flush_sequences()).map_err(storage_error)
     }
 
     /// SAVEPOINT. Answers how many there are now.

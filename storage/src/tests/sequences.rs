@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::open;
+use crate::keys::Counter;
 use crate::{SEQUENCE_KEY, SequenceRules, Store};
 
 const RULES: SequenceRules =
@@ -56,6 +57,25 @@ fn a_crash_gives_no_value_twice() {
         store.inner.sequences.lock().unwrap().clear();
     }
     assert!(given.iter().max().unwrap() < &400);
+}
+
+#[test]
+fn values_that_no_commit_holds_are_flushed_once_a_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    make_table(&store);
+    let flushes = || store.inner.core.kv.counter(Counter::Flush).unwrap();
+    let before = flushes();
+    assert!(!store.has_unflushed_sequences());
+    for _ in 0..2 {
+        assert_eq!(take(&store, 5, &RULES, 3).len(), 3);
+        store.flush_sequences().unwrap();
+    }
+    assert_eq!(flushes(), before + 1);
+    take(&store, 5, &RULES, 40);
+    assert!(store.has_unflushed_sequences());
+    store.flush_sequences().unwrap();
+    assert_eq!(flushes(), before + 2);
 }
 
 #[test]

@@ -534,6 +534,10 @@ fn product(
     let [from, weight] = [from, weight].map(into_contiguous);
     let (element, is_half) = (element(&from), half::is_half(&from));
     let shape = [images, form.to_height, form.to_width, form.to_channels];
+    if let Some(residual) = &residual {
+        let dims: [usize; 4] = residual.meta.shape().dims();
+        assert_eq!(dims, shape, "the residual has the shape of the result");
+    }
     let to = like_of(&from, shape, from.dtype);
     let (classes, height, width) = if form.backward {
         (

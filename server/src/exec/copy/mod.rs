@@ -86,7 +86,7 @@ impl ClientSession {
         control: &Control,
     ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
-        let name = object_name(table)?;
+        let name = object_name(table, &self.transaction.peek())?;
         self.lock(&name, control).await?;
         let scope = self.scope(parsed, parameters, control)?;
         let stored = stored_table(&scope, &name).map_err(|error| error.at(table.position()))?;

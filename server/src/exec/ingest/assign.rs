@@ -6,23 +6,16 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, IntervalUnit, TimeUnit};
-use thanosql_protocol::types::{TextStyle, sql_type_name, text_value, type_oid};
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use thanosql_protocol::types::{TextStyle, text_value};
 use thanosql_protocol::{SqlError, SqlState};
 
 use crate::error::{arrow_error, datafusion_error};
 use crate::exec::append::{Places, placed};
-use crate::plan::coerce::read_column;
-use crate::plan::rows::{is_binary, is_text};
-
-/// What texts in the data are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Texts {
-    /// Texts, and nothing else.
-    Typed,
-    /// Literals: a date, a uuid or a number may be written as one, because the format knows no better.
-    Literals,
-}
+use crate::plan::coerce::{narrow_column, read_column};
+pub(super) use crate::plan::families::Texts;
+use crate::plan::families::{assignable, type_name};
+use crate::plan::rows::is_text;
 
 /// # Errors
 /// 42804 if the values of a column of the data cannot become values of the table's.
@@ -35,82 +28,16 @@ pub(super) fn check(
     if assignable(given.data_type(), target.data_type(), texts) {
         return Ok(());
     }
-    let name = |field: &Field| {
-        sql_type_name(type_oid(field)).unwrap_or_else(|| field.data_type().to_string())
-    };
     Err(SqlError::new(
         SqlState::DATATYPE_MISMATCH,
         format!(
             "column \"{}\" is of type {} but the data is of type {}",
             target.name(),
-            name(target),
-            name(given)
+            type_name(target),
+            type_name(given)
         ),
     )
     .with_detail(format!("COPY {table}, column {}", given.name())))
-}
-
-/// The kinds of types between which PostgreSQL assigns.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Number,
-    Text,
-    Bytes,
-    Boolean,
-    Date,
-    Time,
-    Timestamp,
-    Interval,
-    Uuid,
-    Other,
-}
-
-fn family(data_type: &DataType) -> Family {
-    match data_type {
-        data_type if is_text(data_type) => Family::Text,
-        data_type if is_binary(data_type) => Family::Bytes,
-        data_type if data_type.is_numeric() => Family::Number,
-        DataType::Boolean => Family::Boolean,
-        DataType::Date32 => Family::Date,
-        DataType::Time32(_) | DataType::Time64(_) => Family::Time,
-        DataType::Date64 | DataType::Timestamp(..) => Family::Timestamp,
-        DataType::Interval(_) | DataType::Duration(_) => Family::Interval,
-        DataType::FixedSizeBinary(16) => Family::Uuid,
-        DataType::FixedSizeBinary(_) => Family::Bytes,
-        DataType::Dictionary(_, value) => family(value),
-        _ => Family::Other,
-    }
-}
-
-fn assignable(given: &DataType, target: &DataType, texts: Texts) -> bool {
-    if given == target || matches!(given, DataType::Null) {
-        return true;
-    }
-    if let (Some(given), Some(target)) = (element(given), element(target)) {
-        return assignable(given, target, texts);
-    }
-    match (family(given), family(target)) {
-        // Everything has a text form.
-        (_, Family::Text) => true,
-        (Family::Text, _) => texts == Texts::Literals,
-        (Family::Date, Family::Timestamp) | (Family::Timestamp, Family::Date | Family::Time) => {
-            true
-        }
-        (Family::Other, _) | (_, Family::Other) => false,
-        (given, target) => given == target,
-    }
-}
-
-/// The type of an array's or vector's elements.
-fn element(data_type: &DataType) -> Option<&DataType> {
-    match data_type {
-        DataType::List(field)
-        | DataType::LargeList(field)
-        | DataType::ListView(field)
-        | DataType::LargeListView(field)
-        | DataType::FixedSizeList(field, _) => Some(field.data_type()),
-        _ => None,
-    }
 }
 
 /// Columns of the data as values of `fields`, which [`check`] has allowed.
@@ -158,26 +85,15 @@ fn column(array: &ArrayRef, field: &Field) -> Result<ArrayRef, SqlError> {
             check_lengths(array, *length)?;
             strict_cast(array, target)
         }
-        (DataType::Float32, target) if target.is_integer() => {
-            let rounded =
-                array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even);
-            strict_cast(&(Arc::new(rounded) as ArrayRef), target)
-        }
-        (DataType::Float64, target) if target.is_integer() => {
-            let rounded =
-                array.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even);
-            strict_cast(&(Arc::new(rounded) as ArrayRef), target)
-        }
         (
-            DataType::Decimal32(..)
+            DataType::Float32
+            | DataType::Float64
+            | DataType::Decimal32(..)
             | DataType::Decimal64(..)
             | DataType::Decimal128(..)
             | DataType::Decimal256(..),
-            target,
-        ) if target.is_integer() => {
-            let whole = strict_cast(array, &DataType::Decimal128(38, 0))?;
-            strict_cast(&whole, target)
-        }
+            DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Float32,
+        ) => narrow_column(array, target).map_err(|error| datafusion_error(error, None)),
         // Arrow casts these by way of others.
         (DataType::Duration(unit), DataType::Interval(IntervalUnit::MonthDayNano))
             if *unit != TimeUnit::Nanosecond =>

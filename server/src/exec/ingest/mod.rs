@@ -60,7 +60,7 @@ impl ClientSession {
         control: &Control,
     ) -> Result<Response, SqlError> {
         self.refuse_in_read_only()?;
-        let name = object_name(&copy.table)?;
+        let name = object_name(&copy.table, &self.transaction.peek())?;
         self.lock(&name, control).await?;
         let scope = self.scope(parsed, parameters, control)?;
         let given = options(&scope.parameters, &copy.options, CopyFileOptions::read)?;
