@@ -10,6 +10,10 @@
 
 use std::ops::ControlFlow;
 
+use arrow::datatypes::DataType as ArrowType;
+use datafusion::common::tree_node::{Transformed, TreeNode as _};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::{Expr as PlannedExpr, LogicalPlan};
 use sqlparser::ast::{
     Array, BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr,
     FunctionArguments, ObjectNamePart, Query, Select, SelectItem, SetExpr, UnaryOperator, Value,
@@ -23,6 +27,28 @@ use crate::sql::pieces::take;
 /// Makes whole numbers integers, everywhere in a statement or an expression.
 pub(super) fn integers(tree: &mut impl VisitMut) {
     let _ = tree.visit(&mut Integers);
+}
+
+/// Computes the casts in VALUES at once, which may have tens of thousands of them; no type changes.
+pub(super) fn integers_in_values(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let computed = |node| match node {
+        LogicalPlan::Values(mut values) => {
+            values.values.iter_mut().flatten().for_each(compute);
+            Ok(Transformed::yes(LogicalPlan::Values(values)))
+        }
+        node => Ok(Transformed::no(node)),
+    };
+    plan.transform_down_with_subqueries(computed).map(|plan| plan.data)
+}
+
+fn compute(cell: &mut PlannedExpr) {
+    if let PlannedExpr::Cast(cast) = cell
+        && *cast.field.data_type() == ArrowType::Int32
+        && let PlannedExpr::Literal(ScalarValue::Int64(Some(number)), _) = cast.expr.as_ref()
+        && let Ok(number) = i32::try_from(*number)
+    {
+        *cell = PlannedExpr::Literal(ScalarValue::Int32(Some(number)), None);
+    }
 }
 
 struct Integers;

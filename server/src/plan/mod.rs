@@ -445,6 +445,7 @@ fn plan_at_depth(
     let plan = |context: &Context<'_>, ast| {
         context
             .plan(ast)
+            .and_then(integers::integers_in_values)
             .and_then(common_types::common_types)
             .and_then(coerce::read_texts)
             .and_then(|plan| if nulls_first { Ok(plan) } else { scores::nulls_last(plan) })

@@ -30,6 +30,10 @@ pub(super) fn rewrite(
         let schema = merge_schema(&node.data.inputs());
         let names = NamePreserver::new(&node.data);
         let node = node.transform_data(|node| {
+            if matches!(node, LogicalPlan::Values(_)) {
+                // Of many expressions, whose names nobody reads.
+                return node.map_expressions(|expression| in_expression(expression, &schema));
+            }
             let mut in_named = |expression: Expr| {
                 let name = names.save(&expression);
                 let rewritten = in_expression(expression, &schema)?;
