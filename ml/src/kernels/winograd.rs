@@ -95,7 +95,7 @@ pub(super) fn pack(
     transform_weights(instructions, weight, channels, Taps::forward(geometry))
 }
 
-/// See [`convolution::forward`](super::convolution::forward); `packed` is from [`pack`].
+/// See [`convolution::forward`]; `packed` is from [`pack`].
 pub(super) fn forward(
     instructions: Instructions,
     geometry: &Geometry,
@@ -111,7 +111,7 @@ pub(super) fn forward(
     correlate_tiles(instructions, plane, input, packed, finish, output);
 }
 
-/// See [`convolution::input_gradient`](super::convolution::input_gradient).
+/// See [`convolution::input_gradient`].
 pub(super) fn input_gradient(
     instructions: Instructions,
     geometry: &Geometry,
@@ -127,7 +127,7 @@ pub(super) fn input_gradient(
     packed.into_iter().for_each(buffers::give);
 }
 
-/// See [`convolution::weight_gradient`](super::convolution::weight_gradient).
+/// See [`convolution::weight_gradient`].
 pub(super) fn weight_gradient(
     instructions: Instructions,
     geometry: &Geometry,
