@@ -114,6 +114,10 @@ fn child(folder: &Path, committed: u64) {
     };
     let mut out = std::io::stdout();
     writeln!(out, "ready").unwrap();
+    // What the one before this was killed between: or else two kills in a row would leave the checkpoint two commits behind.
+    if committed > 0 {
+        put_job(&store, committed);
+    }
     for number in committed + 1.. {
         let mut transaction = store.begin();
         if number == 1 {
@@ -141,11 +145,16 @@ fn child(folder: &Path, committed: u64) {
             std::mem::forget(abandoned);
         }
         transaction.commit().unwrap();
-        store.put_job(1, text.as_bytes()).unwrap();
-        store.put_checkpoint(1, &weights).unwrap();
+        put_job(&store, number);
         writeln!(out, "{number}.").unwrap();
         out.flush().unwrap();
     }
+}
+
+/// Writes how far the job is, then its checkpoint.
+fn put_job(store: &Store, number: u64) {
+    store.put_job(1, number.to_string().as_bytes()).unwrap();
+    store.put_checkpoint(1, &weights(number)).unwrap();
 }
 
 /// Checks that a store holds exactly what some number of whole commits makes; returns the number.
