@@ -71,7 +71,7 @@ pub(crate) fn commit(store: &StoreInner, base: &CatalogState, mut pending: Pendi
     };
     // What the transaction holds is not needed any more; letting it go may order units to be swept.
     drop(pending);
-    store.flush.wait(&store.core.kv)?;
+    store.flush()?;
     store.publish(sequence, state);
     if let Err(error) = store.forget_indexes(&forgotten) {
         // The commit is done. The next opening removes them.

@@ -26,7 +26,7 @@ impl Store {
     /// Sets a job's record; durable on return.
     pub fn put_job(&self, id: u64, record: &[u8]) -> Result<()> {
         self.inner.core.kv.put(&Key::Job(id), record)?;
-        self.inner.flush.wait(&self.inner.core.kv)
+        self.inner.flush()
     }
 
     /// A job's record.

@@ -61,7 +61,7 @@ impl StoreInner {
         if let Some(old) = old {
             core.sweeper.sweep(old.unit);
         }
-        self.flush.wait(&core.kv)
+        self.flush()
     }
 
     /// Where a value is.

@@ -124,7 +124,7 @@ pub(crate) struct StoreInner {
     pub(crate) head: Mutex<Head>,
     /// The newest durable state, and its sequence number.
     published: RwLock<(u64, Arc<CatalogState>)>,
-    pub(crate) flush: GroupFlush,
+    pub(crate) group_flush: GroupFlush,
     pub(crate) next_oid: AtomicU32,
     pub(crate) next_job: AtomicU64,
     /// Orders changes of checkpoints and of the job counter.
@@ -135,6 +135,16 @@ pub(crate) struct StoreInner {
     pub(crate) sequence_writes: AtomicU64,
     pub(crate) flushed_sequence_writes: AtomicU64,
     sweeper_thread: Option<JoinHandle<()>>,
+}
+
+impl StoreInner {
+    /// Returns once everything written so far is on disk.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let sequence_writes = self.sequence_writes.load(Ordering::SeqCst);
+        self.group_flush.wait(&self.core.kv)?;
+        self.flushed_sequence_writes.fetch_max(sequence_writes, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 impl Store {
@@ -161,7 +171,7 @@ impl Store {
             core: Arc::clone(&core),
             head: Mutex::new(Head { state: Arc::clone(&state), sequence: 0 }),
             published: RwLock::new((0, state)),
-            flush: GroupFlush::default(),
+            group_flush: GroupFlush::default(),
             next_oid: AtomicU32::new(next_oid),
             next_job: AtomicU64::new(next_job),
             jobs: Mutex::new(()),
@@ -233,7 +243,7 @@ impl Store {
 
     /// Returns once everything written so far is on disk. Commits and jobs need no such call.
     pub fn flush(&self) -> Result<()> {
-        self.inner.flush.wait(&self.inner.core.kv)
+        self.inner.flush()
     }
 
     /// Bytes that the store's files take.

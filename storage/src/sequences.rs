@@ -101,12 +101,7 @@ impl Store {
 
     /// Returns once the values that were given out are never given out again, whatever happens to this process. For those that no commit of changes holds.
     pub fn flush_sequences(&self) -> Result<()> {
-        let writes = self.inner.sequence_writes.load(Ordering::SeqCst);
-        if self.inner.flushed_sequence_writes.load(Ordering::SeqCst) < writes {
-            self.inner.flush.wait(&self.inner.core.kv)?;
-            self.inner.flushed_sequence_writes.fetch_max(writes, Ordering::SeqCst);
-        }
-        Ok(())
+        if self.has_unflushed_sequences() { self.inner.flush() } else { Ok(()) }
     }
 
     /// Sets a sequence's next value; on disk with the next commit or [`flush_sequences`](Store::flush_sequences).

@@ -345,11 +345,14 @@ impl ClientSession {
             pg::ObjectType::Index => return self.drop_indexes(names, if_exists, control).await,
             other => return Err(not_yet(&format!("DROP {other}"))),
         };
+        let skipping = |name: &dyn std::fmt::Display| {
+            let notice = format!("{word} \"{name}\" does not exist, skipping");
+            control.notices.send(Notice::new(notice));
+        };
         for name in names {
             let name = match existing_name(name, &self.transaction.peek()) {
                 Err(error) if if_exists && error.code == SqlState::UNDEFINED_TABLE => {
-                    let notice = format!("{word} \"{name}\" does not exist, skipping");
-                    control.notices.send(Notice::new(notice));
+                    skipping(name);
                     continue;
                 }
                 name => name?,
@@ -372,11 +375,7 @@ impl ClientSession {
                     )
                     .with_hint(format!("Use DROP {} to remove a {other}.", other.to_uppercase())));
                 }
-                (_, false, false) if if_exists => {
-                    control
-                        .notices
-                        .send(Notice::new(format!("{word} \"{name}\" does not exist, skipping")));
-                }
+                (_, false, false) if if_exists => skipping(&name),
                 (_, false, false) => {
                     return Err(SqlError::new(
                         SqlState::UNDEFINED_TABLE,

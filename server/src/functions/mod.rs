@@ -11,7 +11,7 @@
 //!   makes of that; [`nearest`]: the nearest rows of another table, for FUNCTION compute.similarity.
 //! - [`postgres`]: PostgreSQL's functions that DataFusion lacks; [`patterns`] has the patterns of `to_char`, [`time_reader`]
 //!   reads by them, `whole_division` has `div` and `mod`, [`rows`] is the frame that they are written in: [`postgres_functions`].
-//!   [`mod@round`] rounds as PostgreSQL does.
+//!   [`mod@round`] rounds as PostgreSQL does; `in_front` is for functions in the place of DataFusion's.
 //! - [`training_rows`]: what CONVERT fills in from the rows that a model was trained with: [`target_function`],
 //!   [`filename_function`].
 //!
@@ -23,6 +23,7 @@
 
 pub mod embed;
 pub mod evaluate;
+mod in_front;
 pub mod nearest;
 pub mod nested;
 pub(crate) mod parts;

@@ -9,12 +9,12 @@ use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use datafusion::common::Result;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
-use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
 
+use super::in_front::coerced_types;
 use super::vector_column::through_column;
 
 /// Puts PostgreSQL's rounding in front of DataFusion's `round`.
@@ -48,14 +48,7 @@ impl ScalarUDFImpl for Round {
             [number] if number.is_integer() || number.is_floating() || number.is_null() => {
                 Ok(vec![DataType::Float64])
             }
-            _ => {
-                let field = |data_type: &DataType| {
-                    Arc::new(Field::new("argument", data_type.clone(), true)) as FieldRef
-                };
-                let fields: Vec<FieldRef> = arguments.iter().map(field).collect();
-                let coerced = fields_with_udf(&fields, self.numbers.as_ref())?;
-                Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
-            }
+            _ => coerced_types(arguments, self.numbers.as_ref()),
         }
     }
 

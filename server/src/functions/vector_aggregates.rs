@@ -17,7 +17,6 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, Expr, GroupsAccumulator, Operator,
@@ -25,6 +24,7 @@ use datafusion::logical_expr::{
 };
 use thanosql_protocol::{SqlError, SqlState};
 
+use super::in_front::coerced_types;
 use super::vector_column::{Vectors, different_lengths, vector_result, vectors_array};
 use crate::error::through_datafusion;
 use crate::plan::types::vector_length;
@@ -103,13 +103,7 @@ impl AggregateUDFImpl for VectorAggregate {
         {
             return Ok(arguments.to_vec());
         }
-        let fields: Vec<FieldRef> = arguments
-            .iter()
-            .map(|data_type| Arc::new(Field::new("argument", data_type.clone(), true)))
-            .collect();
-        let coerced = fields_with_udf(&fields, self.numbers.as_ref())?;
-        let coerced: Vec<DataType> =
-            coerced.iter().map(|field| field.data_type().clone()).collect();
+        let coerced = coerced_types(arguments, self.numbers.as_ref())?;
         Ok(match coerced.as_slice() {
             [number] => vec![wide(self.fold, number)],
             _ => coerced,

@@ -63,8 +63,6 @@ pub fn assignable(given: &DataType, target: &DataType, texts: Texts) -> bool {
         (Family::Date, Family::Timestamp) | (Family::Timestamp, Family::Date | Family::Time) => {
             true
         }
-        // Of a day, or of a span of less than one.
-        (Family::Time, Family::Interval) | (Family::Interval, Family::Time) => true,
         (Family::Other, _) | (_, Family::Other) => false,
         (given, target) => given == target,
     }

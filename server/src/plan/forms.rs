@@ -25,14 +25,14 @@ use std::ops::ControlFlow;
 
 use datafusion::arrow::datatypes::DECIMAL256_MAX_PRECISION;
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, ExactNumberInfo, Expr, Fetch,
-    Ident, Interval, LimitClause, ObjectNamePart, Query, Subscript, UnaryOperator, Value,
-    ValueWithSpan, VisitMut, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
+    AccessExpr, BinaryOperator, DataType, DateTimeField, ExactNumberInfo, Expr, Fetch, Ident,
+    Interval, LimitClause, ObjectNamePart, Query, Subscript, UnaryOperator, Value, ValueWithSpan,
+    VisitMut, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use crate::functions::postgres::{EXTRACT_SECONDS, SIMILAR_TO_ESCAPE};
 use crate::sql::fold;
-use crate::sql::pieces::{call, take};
+use crate::sql::pieces::{call, cast, take};
 
 /// Digits of the largest part of a time that `extract` gives as a whole number.
 const WHOLE_PART_DIGITS: u64 = 10;
@@ -259,10 +259,6 @@ fn plain_interval(bound: &mut WindowFrameBound) {
             fractional_seconds_precision: None,
         });
     }
-}
-
-fn cast(expr: Expr, data_type: DataType) -> Expr {
-    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
 fn tuples_equal(left: &[Expr], right: &[Expr]) -> Option<Expr> {

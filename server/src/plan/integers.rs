@@ -15,14 +15,14 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{Expr as PlannedExpr, LogicalPlan};
 use sqlparser::ast::{
-    Array, BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr,
-    FunctionArguments, ObjectNamePart, Query, Select, SelectItem, SetExpr, UnaryOperator, Value,
-    ValueWithSpan, VisitMut, VisitorMut,
+    Array, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments,
+    ObjectNamePart, Query, Select, SelectItem, SetExpr, UnaryOperator, Value, ValueWithSpan,
+    VisitMut, VisitorMut,
 };
 
 use super::common_types::ONE_TYPE;
 use crate::sql::fold;
-use crate::sql::pieces::take;
+use crate::sql::pieces::{cast, take};
 
 /// Makes whole numbers integers, everywhere in a statement or an expression.
 pub(super) fn integers(tree: &mut impl VisitMut) {
@@ -143,13 +143,7 @@ fn narrow(expr: &mut Expr) {
         Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. })
             if digits.replace('_', "").parse::<i32>().is_ok() =>
         {
-            *expr = Expr::Cast {
-                kind: CastKind::Cast,
-                expr: Box::new(take(expr)),
-                data_type: DataType::Int(None),
-                array: false,
-                format: None,
-            };
+            *expr = cast(take(expr), DataType::Int(None));
         }
         Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr }
         | Expr::Nested(expr) => narrow(expr),

@@ -76,6 +76,10 @@ fn values_that_no_commit_holds_are_flushed_once_a_block() {
     assert!(store.has_unflushed_sequences());
     store.flush_sequences().unwrap();
     assert_eq!(flushes(), before + 2);
+    // Any other flush, such as a commit's, is one for them, too.
+    take(&store, 5, &RULES, 40);
+    store.flush().unwrap();
+    assert!(!store.has_unflushed_sequences());
 }
 
 #[test]

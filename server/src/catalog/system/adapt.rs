@@ -39,7 +39,7 @@ use super::expand::EXPAND_ARRAY;
 use super::functions::{NAME_ARRAY, OID_ARRAY, OR_EMPTY, REG_OID, REG_TEXT, TEXT_ARRAY};
 use super::relations::{Kind, SystemSchema, array_items, column_kind, find};
 use crate::plan::names::{SYSTEM_COLUMNS, column_name};
-use crate::sql::pieces::{call, empty_select, function, query_of, take};
+use crate::sql::pieces::{call, cast, empty_select, function, query_of, take};
 
 /// Rewrites a statement as this module's table says. True if it names relations of the system catalog.
 pub fn adapt(statement: &mut Statement) -> bool {
@@ -409,13 +409,7 @@ fn subscripts(arguments: Vec<Expr>) -> Option<Expr> {
         operand_kind(&array),
         Some(Kind::ListInt2("int2vector") | Kind::ListOid("oidvector"))
     );
-    let length = Expr::Cast {
-        kind: CastKind::Cast,
-        expr: Box::new(call("array_length", vec![array, dimension])),
-        data_type: DataType::BigInt(None),
-        array: false,
-        format: None,
-    };
+    let length = cast(call("array_length", vec![array, dimension]), DataType::BigInt(None));
     Some(if from_zero {
         let last = Expr::BinaryOp {
             left: Box::new(length),
@@ -740,13 +734,7 @@ fn without_domains(expr: &mut Expr) -> Option<Expr> {
     Some(match otherwise {
         Some(otherwise) if otherwise != null => otherwise,
         // Of the type that the base types have.
-        _ => Expr::Cast {
-            kind: CastKind::Cast,
-            expr: Box::new(null),
-            data_type: DataType::BigInt(None),
-            array: false,
-            format: None,
-        },
+        _ => cast(null, DataType::BigInt(None)),
     })
 }
 
